@@ -1,0 +1,57 @@
+"""How far things are: one abstract method, and depth that is known."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+
+
+class DepthEstimator(ABC):
+    """Depth of frames that were seen or made; a foreign model is one subclass in one file."""
+
+    @abstractmethod
+    def estimate(
+        self,
+        frames: Float[Tensor, "v 3 H W"],
+        latents: Float[Tensor, "v c h w"],
+        cameras: Cameras,
+        prior: Float32[Tensor, "v h w"] | None = None,
+    ) -> Float32[Tensor, "v y x"]:
+        """z-depth of each frame on any grid of the image's aspect; 0 where it is unknown.
+
+        Args:
+            frames: Colour in [-1, 1].
+            latents: Image latents of the same frames, normalised.
+            cameras: Their cameras; only intrinsics may matter.
+            prior: Depth that the memory projects into the cells, in world units, 0 where it has none.
+
+        Returns:
+            Depth in the unit of `prior`, or the estimator's own where there is no prior.
+        """
+
+
+class KnownDepth(DepthEstimator):
+    """Depth that was measured or rendered, for the views it was given for and no others."""
+
+    def __init__(self, depth: Float32[Tensor, "v H W"]):
+        if depth.isnan().any() or depth.isinf().any() or (depth < 0).any():
+            raise ValueError("depth must be finite and not negative (0 = unknown), got " + _first_bad(depth))
+        self.depth = depth
+
+    def estimate(
+        self,
+        frames: Float[Tensor, "v 3 H W"],
+        latents: Float[Tensor, "v c h w"],
+        cameras: Cameras,
+        prior: Float32[Tensor, "v h w"] | None = None,
+    ) -> Float32[Tensor, "v y x"]:
+        if len(frames) != len(self.depth):
+            raise ValueError(f"depth is known for {len(self.depth)} views, asked for {len(frames)}")
+        return self.depth
+
+
+def _first_bad(depth: Tensor) -> str:
+    bad = depth[~(depth >= 0) | depth.isinf()]
+    return f"{bad[0].item()} among {bad.numel()} such values"
