@@ -164,8 +164,8 @@ class Cameras:
             The cameras themselves.
 
         Raises:
-            ValueError: If a number is not finite, a focal length is not positive, a pinhole matrix has skew or a last row
-                other than 0 0 1, or a transform is not rigid (orthonormal within 1e-3, right-handed).
+            ValueError: If a number is not finite, a focal length is not positive, a pinhole matrix has skew or a last
+                row other than 0 0 1, or a transform is not rigid (orthonormal within 1e-3, right-handed).
 
         Cost:
             One host sync.
