@@ -1,0 +1,87 @@
+"""The Wan video autoencoder of diffusers behind `LatentCodec`: any size of it, 2.1 or 2.2."""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mirage.video.codec import LatentCodec
+
+TINY16: dict[str, Any] = dict(
+    base_dim=16, decoder_base_dim=16, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1, is_residual=True,
+    temperal_downsample=[False, True, True], in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16,
+    latents_mean=[0.1] * 48, latents_std=[0.5] * 48,
+)  # fmt: skip
+"""Wan 2.2's layout (stride 16, 48 channels) in 2.9 million parameters, for tests and dry runs; it has no weights."""
+
+TINY8: dict[str, Any] = dict(base_dim=16, decoder_base_dim=16, num_res_blocks=1)
+"""Wan 2.1's layout (stride 8, 16 channels) in 2.6 million parameters, for tests and dry runs; it has no weights."""
+
+
+class WanCodec(nn.Module, LatentCodec):
+    """Wan's autoencoder with normalised latents and time before channels.
+
+    Tiling and slicing are those of the wrapped module: `codec.vae.enable_tiling()`.
+
+    Args:
+        vae: The autoencoder; its configuration holds mean and deviation of its latents.
+
+    Raises:
+        ValueError: If the configuration's mean and deviation are not one positive-deviation pair per channel.
+
+    Example:
+        >>> codec = WanCodec(AutoencoderKLWan(**TINY8))
+        >>> codec.channels, codec.stride, codec.temporal_stride
+        (16, 8, 4)
+    """
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+        if not len(mean) == len(std) == vae.config.z_dim or not (std > 0).all():
+            raise ValueError(
+                f"latents_mean and latents_std must hold {vae.config.z_dim} numbers, the latter positive, "
+                f"got {len(mean)} and {len(std)}; take them from the configuration that came with the weights"
+            )
+        self.vae = vae
+        self.channels = vae.config.z_dim
+        self.stride = vae.config.scale_factor_spatial
+        self.temporal_stride = vae.config.scale_factor_temporal
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        self.register_buffer("std", std[:, None, None], persistent=False)
+
+    def encode(
+        self, frames: Float[Tensor, "b f 3 h w"]
+    ) -> Float[Tensor, "b 1+(f-1)//{self.temporal_stride} {self.channels} h//{self.stride} w//{self.stride}"]:
+        """Normalised latents of whole clips; a clip of one frame is the image path.
+
+        The mode of the posterior, so nothing is random. A frame count that the autoencoder would truncate is refused.
+
+        Args:
+            frames: Colour in [-1, 1]; `f` is 1 + a multiple of the temporal stride.
+
+        Returns:
+            Latents, normalised, in the dtype of the autoencoder.
+
+        Raises:
+            ValueError: See `check`.
+        """
+        self.check(frames)
+        latents = self.vae.encode(frames.transpose(1, 2).to(self.vae.dtype)).latent_dist.mode().transpose(1, 2)
+        return ((latents.float() - self.mean.float()) / self.std.float()).to(latents.dtype)
+
+    def decode(
+        self, latents: Float[Tensor, "b t {self.channels} h w"]
+    ) -> Float[Tensor, "b 1+(t-1)*{self.temporal_stride} 3 h*{self.stride} w*{self.stride}"]:
+        """Frames of normalised latents, clamped to [-1, 1].
+
+        Args:
+            latents: Normalised latents.
+
+        Returns:
+            Colour in [-1, 1], in the dtype of the autoencoder.
+        """
+        raw = latents.float() * self.std.float() + self.mean.float()
+        return self.vae.decode(raw.transpose(1, 2).to(self.vae.dtype)).sample.transpose(1, 2)
