@@ -10,7 +10,7 @@ from mirage.video.wan import TINY8, TINY16, WanCodec
 @pytest.fixture(scope="module", params=[TINY8, TINY16], ids=["stride8", "stride16"])
 def codec(request) -> WanCodec:
     torch.manual_seed(0)
-    return WanCodec(AutoencoderKLWan(**request.param)).eval().requires_grad_(False)
+    return WanCodec(AutoencoderKLWan(**request.param).eval().requires_grad_(False))
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (9, 3)])

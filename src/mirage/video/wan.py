@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mirage.video.codec import LatentCodec
 
@@ -20,7 +20,7 @@ TINY8: dict[str, Any] = dict(base_dim=16, decoder_base_dim=16, num_res_blocks=1)
 """Wan 2.1's layout (stride 8, 16 channels) in 2.6 million parameters, for tests and dry runs; it has no weights."""
 
 
-class WanCodec(nn.Module, LatentCodec):
+class WanCodec(LatentCodec):
     """Wan's autoencoder with normalised latents and time before channels.
 
     Tiling and slicing are those of the wrapped module: `codec.vae.enable_tiling()`.
@@ -29,7 +29,7 @@ class WanCodec(nn.Module, LatentCodec):
         vae: The autoencoder; its configuration holds mean and deviation of its latents.
 
     Raises:
-        ValueError: If the configuration's mean and deviation are not one positive-deviation pair per channel.
+        ValueError: If the configuration's mean and deviation are not one pair per channel, deviation positive.
 
     Example:
         >>> codec = WanCodec(AutoencoderKLWan(**TINY8))
@@ -38,7 +38,6 @@ class WanCodec(nn.Module, LatentCodec):
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
-        super().__init__()
         mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
         if not len(mean) == len(std) == vae.config.z_dim or not (std > 0).all():
             raise ValueError(
@@ -49,8 +48,7 @@ class WanCodec(nn.Module, LatentCodec):
         self.channels = vae.config.z_dim
         self.stride = vae.config.scale_factor_spatial
         self.temporal_stride = vae.config.scale_factor_temporal
-        self.register_buffer("mean", mean[:, None, None], persistent=False)
-        self.register_buffer("std", std[:, None, None], persistent=False)
+        self._mean, self._std = mean[:, None, None], std[:, None, None]  # float32 whatever the autoencoder's dtype
 
     def encode(
         self, frames: Float[Tensor, "b f 3 h w"]
@@ -70,7 +68,8 @@ class WanCodec(nn.Module, LatentCodec):
         """
         self.check(frames)
         latents = self.vae.encode(frames.transpose(1, 2).to(self.vae.dtype)).latent_dist.mode().transpose(1, 2)
-        return ((latents.float() - self.mean.float()) / self.std.float()).to(latents.dtype)
+        normalised = (latents.float() - self._mean.to(latents.device)) / self._std.to(latents.device)
+        return normalised.to(latents.dtype)
 
     def decode(
         self, latents: Float[Tensor, "b t {self.channels} h w"]
@@ -83,5 +82,5 @@ class WanCodec(nn.Module, LatentCodec):
         Returns:
             Colour in [-1, 1], in the dtype of the autoencoder.
         """
-        raw = latents.float() * self.std.float() + self.mean.float()
+        raw = latents.float() * self._std.to(latents.device) + self._mean.to(latents.device)
         return self.vae.decode(raw.transpose(1, 2).to(self.vae.dtype)).sample.transpose(1, 2)
