@@ -1,1 +1,1 @@
-"""TODO"""
+"""The arithmetic of the memory: tensor operations behind one door."""

@@ -1,0 +1,302 @@
+"""Public tensor operations of the memory: they document, check and dispatch; the arithmetic lives in the backends."""
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int64
+from torch import Tensor
+
+from mirage.kernels import reference
+
+
+def splat_nearest(
+    points: Float32[Tensor, "n 3"],
+    features: Float[Tensor, "n c"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    *,
+    near: float = 1e-3,
+) -> tuple[Float[Tensor, "v c {height} {width}"], Int64[Tensor, "v {height} {width}"]]:
+    r"""Give each cell of each view the feature of the nearest point that falls into it.
+
+    This is the paper's read: the points are lifted latent tokens and the cells are the latent
+    tokens of a new view. Cells that no point reaches stay zero.
+
+    Equation:
+        .. math::
+            z_n [u_n, v_n, 1]^\top = K (R x_n + t), \qquad
+            i(p) = \arg\min_{n:\, \lfloor (u_n, v_n) \rfloor = p,\; z_n > near} (z_n, n)
+
+        Eq. 5, 9 and 10 of "Latent Spatial Memory" (arXiv:2606.09828). Departs from the paper's
+        code in two ways: cell centres are at +0.5, and equal depths are won by the lower
+        index, so the result does not depend on the device or the number of threads.
+
+    Convention:
+        World and camera axes are OpenCV (+x right, +y down, +z forward); depth is z. Cell (row r,
+        column c) covers [c, c+1) x [r, r+1): its centre is (c + 0.5, r + 0.5).
+
+    Args:
+        points: World positions, in world units.
+        features: One feature per point; any float dtype, returned unchanged.
+        intrinsics: Pinhole matrices for a `height` x `width` grid, in cells. Zero skew.
+        cam_from_world: Rigid transforms from world to camera, in world units.
+        height: Rows of the output grid, in cells.
+        width: Columns of the output grid, in cells.
+        near: Least depth that is drawn, in world units; points at or behind it are skipped.
+
+    Returns:
+        The rendered features, dtype of `features`, zero where nothing was drawn; and the
+        index of the point that each cell shows, -1 where nothing was drawn.
+
+    Raises:
+        ValueError: If `near`, `height` or `width` is not positive.
+
+    Gradient:
+        Flows to `features` only. The choice of the nearest point is not differentiable.
+
+    Cost:
+        O(v * n) time and O(v * (n + height * width)) memory; no sort, no host sync.
+
+    Example:
+        Two points on the axis of a 2 x 3 view: the near one (feature 7) hides the far one.
+
+        >>> points = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
+        >>> features = torch.tensor([[5.0], [7.0]])
+        >>> K = torch.tensor([[[2.0, 0.0, 1.5], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]]])
+        >>> image, index = splat_nearest(points, features, K, torch.eye(4)[None], 2, 3)
+        >>> image[0, 0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 7.0, 0.0]]
+        >>> index[0].tolist()
+        [[-1, -1, -1], [-1, 1, -1]]
+    """
+    if min(near, height, width) <= 0:
+        raise ValueError(f"near, height and width must be positive, got {near=}, {height=}, {width=}")
+    if not len(points):
+        empty = torch.full((len(intrinsics), height, width), -1, device=points.device)
+        return features.new_zeros(len(intrinsics), features.shape[1], height, width), empty
+    index = reference.nearest_index(points, intrinsics, cam_from_world, height, width, near)
+    image = features[index.clamp(min=0)] * (index >= 0)[..., None]
+    return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
+
+
+def lift_planes(
+    depth: Float32[Tensor, "v H W"],
+    usable: Bool[Tensor, "v H W"],
+    height: int,
+    width: int,
+    *,
+    tolerance: float = 0.05,
+) -> tuple[
+    Float32[Tensor, "v {height} {width} 3"],
+    Int64[Tensor, "v {height} {width}"],
+    Bool[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width} 4"],
+]:
+    r"""Give each latent cell one plane: the largest surface among the usable pixels inside it.
+
+    The first half of the lift (Eq. 4). Depths of different surfaces are never blended: a cell
+    that straddles a depth edge is cut at the widest gaps and keeps its largest part, marked as edge.
+
+    Equation:
+        .. math:: 1 / z(u, v) = a_0 + a_1 (u - u_i) + a_2 (v - v_i)
+
+        Inverse depth is linear over the image of a plane, so :math:`a` is a least-squares fit over the
+        pixels of the cell. With fewer than nine pixels per cell, :math:`a_0` is the median and the slopes come
+        from the neighbouring cell that differs least. The paper pools depth bilinearly, which invents points
+        between surfaces and between a surface and unknown depth.
+
+    Convention:
+        Offsets are in cells from the cell's centre, x right, y down. Depth is z; only `usable` pixels are looked at.
+
+    Args:
+        depth: Depth maps, in world units.
+        usable: Pixels whose depth is known and may be remembered.
+        height: Rows of the cell grid; divides the rows of `depth`.
+        width: Columns of the cell grid; divides the columns of `depth`.
+        tolerance: Relative depth step above which two pixels are on different surfaces.
+
+    Returns:
+        The planes (:math:`a_0, a_1, a_2`), zero where no pixel is usable; the number of usable pixels per cell;
+        the cells that straddle a depth edge; and a 1 for each side (left, right, top, bottom) on which the
+        surface goes on into the next cell.
+
+    Raises:
+        ValueError: If `height` or `width` does not divide the size of `depth`.
+
+    Gradient:
+        None.
+
+    Cost:
+        O(v * H * W) time; the pixels of edge cells are sorted. One host sync.
+
+    Example:
+        A wall at 2, a far wall at 8 in the right column of the right cell, and a hole in the left one.
+
+        >>> depth = torch.full((1, 3, 6), 2.0)
+        >>> depth[:, :, 5] = 8.0
+        >>> depth[:, 0, 0] = 0.0
+        >>> plane, count, edge, reach = lift_planes(depth, depth > 0, 1, 2)
+        >>> (1 / plane[0, 0, :, 0]).tolist(), count[0, 0].tolist(), edge[0, 0].tolist()
+        ([2.0, 2.0], [8, 9], [False, True])
+        >>> reach[0, 0, 0].tolist()
+        [0.0, 1.0, 0.0, 0.0]
+    """
+    if height < 1 or width < 1 or depth.shape[1] % height or depth.shape[2] % width:
+        raise ValueError(
+            f"depth must be a whole multiple of the {height} x {width} cell grid, got {depth.shape[1]} x "
+            f"{depth.shape[2]}: resize it (nearest) or crop it first"
+        )
+    return reference.cell_planes(depth, usable, height, width, tolerance)
+
+
+def splat_surfels(
+    plane: Float32[Tensor, "n 3"],
+    center: Float32[Tensor, "n 2"],
+    reach: Float32[Tensor, "n 4"],
+    rank: Int64[Tensor, " n"],
+    ident: Int64[Tensor, " n"],
+    source: Int64[Tensor, " n"],
+    target_from_source: Float32[Tensor, "s v 3 3"],
+    epipole: Float32[Tensor, "s v 3"],
+    height: int,
+    width: int,
+    *,
+    near: float = 1e-3,
+    tolerance: float = 0.05,
+) -> tuple[
+    Int64[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width} 2"],
+    Float32[Tensor, "v {height} {width}"],
+]:
+    r"""Find for each cell of each view the front surface and the best element that saw it.
+
+    The *forward depth* half of the default read. Each element is a patch of a plane that a cell of a source
+    view covers. The central ray of every target cell in the patch's image is intersected with the plane and
+    mapped back into the source grid, so the answer is exact to a fraction of a cell, and a patch fills as
+    many cells as it covers. Elements seen from behind are not drawn.
+
+    Equation:
+        .. math::
+            w(du, dv) = a_0 + a_1 du + a_2 dv, \qquad
+            \lambda [x, y, 1]^\top = M_{sv} [u_i + du, v_i + dv, 1]^\top - w(du, dv)\, e_{sv}
+
+        is the homography between the target cell centre (x, y) and the source offset (du, dv); the target depth is
+        :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with
+        :math:`z \le z^* (1 + tolerance)` the least (rank, blur, outside, ident), where blur grows when the element's
+        image is larger than 1.4 cells or smaller than half a cell, and outside tells a hit in the overlap beyond
+        the element's own cell. Departs from Eq. 5, in which a point fills one whole cell.
+
+    Convention:
+        Cell centres at +0.5 in both grids; see `splat_nearest`. Depth is z.
+
+    Args:
+        plane: Inverse depth at the centre and its slopes along x and y, per source cell; from `lift_planes`.
+        center: Centre (x, y) of the element in its source grid, in cells.
+        reach: How far the element goes to the left, right, top and bottom of its centre, in source cells.
+        rank: Class of the element, 0 (best) to 8191.
+        ident: Name of the element, unique, below 2**44; settles all ties.
+        source: Source view of each element.
+        target_from_source: `K_v R K_s^-1` from source grid to target grid, for the infinite homography.
+        epipole: `- K_v t` of the same pairs: minus the image of the source camera's centre, in cells x world units.
+        height: Rows of the target grid, in cells.
+        width: Columns of the target grid, in cells.
+        near: Least depth that is drawn, in world units.
+        tolerance: Relative depth difference within which elements show the same surface.
+
+    Returns:
+        The element that each cell shows, -1 where there is none; its depth there, 0 where there is none; the place
+        of the hit in the source grid, in cells, to 1/1024; and the size of a source cell in the target, in cells.
+
+    Raises:
+        ValueError: If `near`, `height` or `width` is not positive.
+
+    Gradient:
+        None: depth and coordinates are constants.
+
+    Cost:
+        O(v * n + p) time and memory, p the (element, view, cell) triples in boxes; two minima over 32 and 64-bit
+        keys instead of a sort. Two host syncs (the number of candidates).
+
+    Example:
+        One frontal patch at depth 2, seen from its own place by a grid of twice the resolution: it fills 2 x 2 cells.
+
+        >>> plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[1.5, 0.5]])
+        >>> zero = torch.zeros(1, dtype=torch.int64)
+        >>> twice = torch.diag(torch.tensor([2.0, 2.0, 1.0]))[None, None]
+        >>> index, depth, hit, size = splat_surfels(
+        ...     plane, center, torch.full((1, 4), 0.5), zero, zero, zero, twice, torch.zeros(1, 1, 3), 2, 5)
+        >>> depth[0].tolist()
+        [[0.0, 0.0, 2.0, 2.0, 0.0], [0.0, 0.0, 2.0, 2.0, 0.0]]
+        >>> hit[0, 0, 2].tolist(), size[0, 0, 2].item()
+        ([1.25, 0.25], 2.0)
+    """
+    if min(near, height, width) <= 0:
+        raise ValueError(f"near, height and width must be positive, got {near=}, {height=}, {width=}")
+    return reference.surfel_hits(
+        plane, center, reach, rank, ident, source, target_from_source, epipole, height, width, near, tolerance
+    )
+
+
+def gather(
+    features: Float[Tensor, "n c"],
+    plane: Float32[Tensor, "n 3"],
+    center: Float32[Tensor, "n 2"],
+    lookup: Int[Tensor, "s h w"],
+    source: Int64[Tensor, " m"],
+    chosen: Int64[Tensor, " m"],
+    hit: Float32[Tensor, "m 2"],
+    *,
+    tolerance: float = 0.1,
+) -> Float[Tensor, "m c"]:
+    r"""Sample the source latents at fractional cells, without looking across depth edges.
+
+    The *backward gather* half of the default read: bilinear among the four source cells around each hit; those that
+    do not exist or lie on another surface than the chosen element have no weight, and the others share it.
+
+    Equation:
+        .. math:: f(u, v) = \sum_k b_k m_k F_k / \sum_k b_k m_k
+
+        with the bilinear weights :math:`b_k`, and :math:`m_k = 1` if the plane of the neighbour at the hit, or the
+        chosen plane at the neighbour's centre, agrees within `tolerance`. At a cell's centre this is its token exactly.
+
+    Convention:
+        Cell centres at +0.5: hit (0.5, 0.5) is the centre of the first cell.
+
+    Args:
+        features: One feature per element; any float dtype.
+        plane: Inverse depth plane per element, see `lift_planes`.
+        center: Centre (x, y) of the element in its source grid, in cells.
+        lookup: Element of each cell of each source view, -1 where there is none.
+        source: Source view of each hit.
+        chosen: Element of each hit.
+        hit: Place (x, y) of each hit in the source grid, in cells.
+        tolerance: Relative difference of inverse depth above which a neighbour is on another surface.
+
+    Returns:
+        One feature per hit, dtype of `features`, summed in float32.
+
+    Raises:
+        ValueError: If `tolerance` is not positive.
+
+    Gradient:
+        Flows to `features`.
+
+    Cost:
+        O(m * c) time and memory; no host sync.
+
+    Example:
+        Two cells side by side on one wall; a third behind a depth edge has no say.
+
+        >>> plane = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [0.1, 0.0, 0.0]])
+        >>> center = torch.tensor([[0.5, 0.5], [1.5, 0.5], [2.5, 0.5]])
+        >>> features = torch.tensor([[0.0], [4.0], [100.0]])
+        >>> hits = torch.tensor([[0.5, 0.5], [0.75, 0.5], [1.75, 0.5]])
+        >>> source, chosen = torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1])
+        >>> gather(features, plane, center, torch.tensor([[[0, 1, 2]]]), source, chosen, hits)[:, 0].tolist()
+        [0.0, 1.0, 4.0]
+    """
+    if tolerance <= 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    neighbour, weight = reference.gather_taps(plane, center, lookup, source, chosen, hit, tolerance)
+    return reference.weighted_rows(features, neighbour, weight)

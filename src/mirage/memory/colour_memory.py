@@ -1,0 +1,192 @@
+"""The baseline that the latent memory replaces: a cloud of colours, rendered and encoded at every read (Eq. 1, 2)."""
+
+from typing import Protocol, no_type_check, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+from mirage.geometry.lift import lift
+from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
+from mirage.memory.merge import merge
+from mirage.memory.store import Surfels
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the colour memory needs of a codec."""
+
+    stride: int
+
+    def encode(self, frames: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b t c h w"]:
+        """Latents of clips of frames in [-1, 1]."""
+
+
+class ColourMemory(Memory):
+    """Colours remembered at pixel resolution, by the same arithmetic as the latents of `LatentMemory`.
+
+    A read renders pixels (front surface, then bilinear colours), fills holes smoothly so that the encoder sees no
+    black edges, and encodes each frame as a single image. A cell is visible if more than half of its pixels are.
+    """
+
+    def __init__(self, surfels: Surfels, codec: Encoder):
+        self.surfels = surfels
+        self.codec = codec
+        self._next_name = 1
+
+    @classmethod
+    @no_type_check  # malformed arguments get a ValueError with a way out
+    def from_view(
+        cls,
+        latents: Float[Tensor, "1 c h w"],
+        depth: Float[Tensor, "1 H W"],
+        cameras: Cameras,
+        *,
+        frames: Float[Tensor, "1 3 H W"] | None = None,
+        keep: Bool[Tensor, "1 H W"] | None = None,
+        codec: Encoder,
+    ) -> "ColourMemory":
+        """A memory of one view.
+
+        Args:
+            latents: Latents of the view; only their shape is looked at.
+            depth: Its z-depth at the size of the image, in world units, 0 = unknown.
+            cameras: Its camera, of image size.
+            frames: Its colours, in [-1, 1]; required.
+            keep: False on movers and sky; all True if None.
+            codec: The encoder of the reads.
+
+        Returns:
+            The memory.
+
+        Raises:
+            ValueError: If an argument is malformed, or there are no frames.
+        """
+        check_views(latents, depth, cameras, keep)
+        _check_frames(frames, depth, cameras)
+        if len(latents) != 1:
+            raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
+        lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
+        surfels = Surfels.empty(frames).append(frames[0], lifted, 0, cameras, lifted.valid[0], 0)
+        return cls(surfels, codec)
+
+    def __len__(self) -> int:
+        return len(self.surfels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept, colours and geometry."""
+        return self.surfels.nbytes
+
+    def render(self, cameras: Cameras) -> tuple[Float[Tensor, "v 3 H W"], MemoryRead]:
+        """The views in colour, holes filled, and what is known of them pixel by pixel.
+
+        Args:
+            cameras: Target views, of image size.
+
+        Returns:
+            Frames in [-1, 1], and the read at pixel resolution with zeros in the holes.
+
+        Raises:
+            ValueError: If the cameras are malformed.
+        """
+        check_cameras(cameras)
+        hits = self.surfels.render(cameras)
+        visible, colours = hits.index >= 0, self.surfels.sample(hits)
+        observed = visible & self.surfels.observed[hits.index.clamp(min=0)] if len(self) else visible
+        pixels = MemoryRead(features=colours, visible=visible, depth=hits.depth, observed=observed)
+        return _filled(colours, visible), pixels
+
+    def read(self, cameras: Cameras) -> MemoryRead:
+        """What is known of these views: rendered and encoded (Eq. 2).
+
+        Args:
+            cameras: Target views, of image size.
+
+        Returns:
+            Latents, visibility, depth and what of it the first view explains, on the grid of latent cells.
+
+        Raises:
+            ValueError: If the cameras are malformed or their size is not a whole multiple of the stride.
+        """
+        stride = self.codec.stride
+        if cameras.height % stride or cameras.width % stride:
+            raise ValueError(
+                f"cameras must be of a size that the stride {stride} divides, got {cameras.height} x {cameras.width}"
+            )
+        frames, pixels = self.render(cameras)
+        pool = lambda x: torch.nn.functional.avg_pool2d(x[None].float(), stride)[0]
+        share = pool(pixels.visible)
+        visible = share > 0.5
+        depth = torch.where(visible, pool(pixels.depth) / share.clamp(min=1e-6), 0.0)
+        observed = visible & (pool(pixels.observed) > 0.5 * share)
+        latents = self.codec.encode(frames[:, None])[:, 0] * visible[:, None]
+        return MemoryRead(features=latents, visible=visible, depth=depth, observed=observed)
+
+    @no_type_check
+    def update(
+        self,
+        latents: Float[Tensor, "v c h w"],
+        depth: Float[Tensor, "v H W"],
+        cameras: Cameras,
+        *,
+        frames: Float[Tensor, "v 3 H W"] | None = None,
+        keep: Bool[Tensor, "v H W"] | None = None,
+    ) -> UpdateReport:
+        """Remember the colours that are new in these views, by the rule of `merge`.
+
+        Args:
+            latents: Latents of the views; only their shape is looked at.
+            depth: Their z-depth at the size of the image, 0 = unknown.
+            cameras: Their cameras, of image size.
+            frames: Their colours, in [-1, 1]; required.
+            keep: False on movers and sky; all True if None.
+
+        Returns:
+            What became of the pixels.
+
+        Raises:
+            ValueError: If an argument is malformed; the memory is then unchanged.
+        """
+        check_views(latents, depth, cameras, keep)
+        _check_frames(frames, depth, cameras)
+        if (cameras.height, cameras.width) != self.surfels.lookup.shape[1:]:
+            raise ValueError(
+                f"cameras must be {tuple(self.surfels.lookup.shape[1:])} like the first view, got "
+                f"{cameras.height} x {cameras.width}"
+            )
+        lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
+        merged = merge(self.surfels, frames, lifted, cameras, self._next_name)
+        self.surfels = merged.surfels
+        self._next_name += len(latents)
+        return merged.report
+
+
+def _check_frames(frames: Tensor | None, depth: Tensor, cameras: Cameras) -> None:
+    size = (cameras.height, cameras.width)
+    if frames is None:
+        raise ValueError("frames must be given to a colour memory, got None")
+    if frames.shape != (len(cameras), 3, *size):
+        raise ValueError(f"frames must be {(len(cameras), 3, *size)} like the cameras, got {tuple(frames.shape)}")
+    if not bool(frames.isfinite().all()):
+        raise ValueError("frames must be finite, got NaN or infinity")
+    if tuple(depth.shape[1:]) != size:
+        raise ValueError(f"depth must be {size} like the frames, got {tuple(depth.shape[1:])}")
+
+
+def _filled(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) -> Float[Tensor, "v c h w"]:
+    """The image with its holes filled by ever coarser averages of what is around them; grey if there is nothing."""
+    mask = visible[:, None].to(image.dtype)
+    known, levels = image * mask, []
+    while min(known.shape[2:]) > 1:
+        levels.append((known, mask))
+        pool = lambda x: torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        known, mask = pool(known), pool(mask)
+        known, mask = known / mask.clamp(min=1e-6), (mask > 0).to(image.dtype)
+        known = known * mask
+    coarse = known
+    for known, mask in reversed(levels):
+        coarse = torch.nn.functional.interpolate(coarse, known.shape[2:], mode="bilinear", align_corners=False)
+        coarse = known + coarse * (1 - mask)
+    return coarse

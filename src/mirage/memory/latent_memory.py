@@ -1,0 +1,314 @@
+"""The latent memory: latents of views as patches in space, read by forward depth and backward gather."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, no_type_check
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+from mirage.geometry.lift import LiftedViews, lift
+from mirage.kernels import ops
+from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
+from mirage.memory.merge import merge
+from mirage.memory.store import Surfels
+
+Read = Literal["gather", "nearest", "nearest-corner"]
+READS = ("gather", "nearest", "nearest-corner")
+FORMAT, VERSION = "mirage-latent-memory", 1
+
+
+class LatentMemory(Memory):
+    """Latents remembered in space (Eq. 3), read at other views without an encoder.
+
+    Three reads. "gather", the default: per target cell the front surface and the best source of it, then the source
+    latents at the fractional place that the cell sees; only what is new is written. "nearest" is the paper's (Eq. 5),
+    which writes all valid cells (Eq. 6). "nearest-corner" is the released code's: the same with cells at integer
+    coordinates and rounding, half a cell off; it is there to be measured against.
+
+    Example:
+        Remember a view, step 0.1 to the left: each latent is found a quarter of a cell further right.
+
+        >>> latents = torch.arange(6.0).reshape(1, 1, 2, 3)
+        >>> K = torch.tensor([[[20.0, 0.0, 12.0], [0.0, 20.0, 8.0], [0.0, 0.0, 1.0]]])
+        >>> camera = Cameras(K, torch.eye(4)[None], 16, 24)
+        >>> memory = LatentMemory.from_view(latents, torch.ones(1, 16, 24), camera)
+        >>> bool((memory.read(camera).features == latents).all())
+        True
+        >>> left = torch.eye(4)[None]
+        >>> left[0, 0, 3] = 0.1
+        >>> memory.read(Cameras(K, left, 16, 24)).features[0, 0, :, 1].tolist()
+        [0.75, 3.75]
+    """
+
+    def __init__(self, surfels: Surfels, stride: int, *, read: Read = "gather", budget_bytes: int | None = None):
+        self.surfels = surfels
+        self.stride = stride
+        self.budget_bytes = budget_bytes
+        self._read = read
+        self._next_name = int(surfels.name.max()) + 1 if len(surfels.name) else 0
+
+    @classmethod
+    @no_type_check  # malformed arguments get a ValueError with a way out
+    def from_view(
+        cls,
+        latents: Float[Tensor, "1 c h w"],
+        depth: Float[Tensor, "1 H W"],
+        cameras: Cameras,
+        *,
+        frames: Float[Tensor, "1 3 Y X"] | None = None,
+        keep: Bool[Tensor, "1 H W"] | None = None,
+        read: Read = "gather",
+        dtype: torch.dtype | None = None,
+        budget_bytes: int | None = None,
+    ) -> "LatentMemory":
+        """A memory of one view: what was given. It wins over all that is imagined later and is never forgotten.
+
+        Args:
+            latents: Latents of the view.
+            depth: Its z-depth, in world units, 0 = unknown; any whole multiple of the latents.
+            cameras: Its camera, of image size.
+            frames: Not needed; here for the sake of other memories.
+            keep: False on movers and sky; all True if None.
+            read: "gather", "nearest" or "nearest-corner".
+            dtype: How features are stored; that of `latents` if None.
+            budget_bytes: Bound on `nbytes`; None for no bound.
+
+        Returns:
+            The memory.
+
+        Raises:
+            ValueError: If an argument is malformed, or the first view alone is over the budget.
+        """
+        stride = check_views(latents, depth, cameras, keep)
+        if len(latents) != 1:
+            raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
+        if read not in READS:
+            raise ValueError(f"read must be one of {', '.join(READS)}, got {read!r}")
+        height, width = latents.shape[2:]
+        surfels = Surfels.empty(latents if dtype is None else latents[:0].to(dtype))
+        lifted = lift(depth.float(), height, width, keep=keep)
+        camera = _on_cells(cameras, height, width, read)
+        surfels = surfels.append(latents[0], lifted, 0, camera, lifted.valid[0], 0)
+        if budget_bytes is not None and surfels.nbytes > budget_bytes:
+            raise ValueError(f"budget_bytes is {budget_bytes}, but the first view alone takes {surfels.nbytes}")
+        memory = cls(surfels, stride, read=read, budget_bytes=budget_bytes)
+        memory._next_name = 1
+        return memory
+
+    def __len__(self) -> int:
+        return len(self.surfels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept, features and geometry."""
+        return self.surfels.nbytes
+
+    def read(self, cameras: Cameras) -> MemoryRead:
+        """What is known of these views, with zero features, zero depth and False where nothing is.
+
+        Args:
+            cameras: Target views, of image size.
+
+        Returns:
+            Features, visibility, projected depth and what of it the first view explains.
+
+        Raises:
+            ValueError: If the cameras are malformed or their size is not a whole multiple of the stride.
+        """
+        check_cameras(cameras)
+        height, width = cameras.height // self.stride, cameras.width // self.stride
+        if min(height, width) < 1 or (height * self.stride, width * self.stride) != (cameras.height, cameras.width):
+            raise ValueError(
+                f"cameras must be of a size that the stride {self.stride} divides, got {cameras.height} x "
+                f"{cameras.width}: use cameras.resize or crop"
+            )
+        if cameras.cam_from_world.device != self.surfels.plane.device:
+            raise ValueError(f"cameras must be on {self.surfels.plane.device}, got {cameras.cam_from_world.device}")
+        camera = _on_cells(cameras, height, width, self._read)
+        if self._read == "gather":
+            hits = self.surfels.render(camera)
+            index, depth, features = hits.index, hits.depth, self.surfels.sample(hits)
+        else:
+            points = self.surfels.points
+            features, index = ops.splat_nearest(
+                points, self.surfels.features, camera.intrinsics, camera.cam_from_world, height, width
+            )
+            z = torch.einsum("vj,nj->vn", camera.cam_from_world[:, 2, :3], points) + camera.cam_from_world[:, 2, 3:]
+            depth = z.gather(1, index.flatten(1).clamp(min=0)).view(index.shape) if len(points) else index.float()
+            depth = torch.where(index >= 0, depth, 0.0)
+        visible = index >= 0
+        observed = visible & self.surfels.observed[index.clamp(min=0)] if len(self) else visible
+        return MemoryRead(features=features, visible=visible, depth=depth, observed=observed)
+
+    @no_type_check
+    def update(
+        self,
+        latents: Float[Tensor, "v c h w"],
+        depth: Float[Tensor, "v H W"],
+        cameras: Cameras,
+        *,
+        frames: Float[Tensor, "v 3 Y X"] | None = None,
+        keep: Bool[Tensor, "v H W"] | None = None,
+    ) -> UpdateReport:
+        """Remember what is new in these views (Eq. 6, filtered).
+
+        Depth is first aligned to the memory over all views at once. Then view by view, so that they do not repeat each
+        other, a cell is *explained* if the memory shows a surface there within 10 % of its depth (and, unless that
+        is the first view's, not magnified more than 1.5 times: then it is *refined*); *rejected* if it lies behind
+        the surface that the memory shows there, or in space that a remembered view has seen through (movers, wrong
+        depth); else *new*. New cells and the ring of explained cells around them, which closes the seam, are written.
+        Over the budget the oldest imagined elements go first, of equal age those on depth edges; the first view never.
+
+        Args:
+            latents: Latents of the views.
+            depth: Their z-depth, 0 = unknown, in any scale that is near the memory's or co-visible with it.
+            cameras: Their cameras, of image size.
+            frames: Not needed; here for the sake of other memories.
+            keep: False on movers and sky; all True if None.
+
+        Returns:
+            What became of the cells.
+
+        Raises:
+            ValueError: If an argument is malformed; the memory is then unchanged.
+        """
+        stride = check_views(latents, depth, cameras, keep)
+        grid = (self.surfels.features.shape[1], *self.surfels.lookup.shape[1:])
+        if stride != self.stride or tuple(latents.shape[1:]) != grid:
+            raise ValueError(
+                f"latents must be (v, {', '.join(map(str, grid))}) at stride {self.stride} like the first view, got "
+                f"{tuple(latents.shape)} at stride {stride}"
+            )
+        if latents.device != self.surfels.features.device:
+            raise ValueError(f"latents must be on {self.surfels.features.device}, got {latents.device}")
+        height, width = grid[1:]
+        camera = _on_cells(cameras, height, width, self._read)
+        lifted = lift(depth.float(), height, width, keep=keep)
+        if self._read != "gather":
+            return self._append_all(latents, lifted, camera)
+
+        merged = merge(self.surfels, latents, lifted, camera, self._next_name)
+        self.surfels, evicted = self._within_budget(merged.surfels)
+        self._next_name += len(latents)
+        return replace(merged.report, evicted=evicted)
+
+    def _append_all(self, latents: Tensor, lifted: LiftedViews, camera: Cameras) -> UpdateReport:
+        """The paper's update: every valid cell is written, known or not."""
+        surfels, count = self.surfels, len(self)
+        for view in range(len(latents)):
+            name = self._next_name + view
+            surfels = surfels.append(latents[view], lifted, view, camera[view], lifted.valid[view], name)
+        written = len(surfels) - count
+        self.surfels, evicted = self._within_budget(surfels)
+        self._next_name += len(latents)
+        invalid = int((~lifted.valid).sum())
+        return UpdateReport(new=written, written=written, invalid=invalid, evicted=evicted)
+
+    def _within_budget(self, surfels: Surfels) -> tuple[Surfels, int]:
+        """The elements that fit into the budget, and how many had to go."""
+        if self.budget_bytes is None or surfels.nbytes <= self.budget_bytes:
+            return surfels, 0
+        # Least useful last: the first view, then the newest views; inside a view what is not on a depth edge.
+        order = torch.argsort(
+            -2 * surfels.name[surfels.source] + (surfels.flags >> 4).long() - surfels.observed * (1 << 60), stable=True
+        )
+        low, high = int(surfels.observed.sum()), len(surfels)
+        while low < high:  # the largest prefix that fits
+            middle = (low + high + 1) // 2
+            fits = surfels.take(order[:middle].sort()[0]).nbytes <= self.budget_bytes
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return surfels.take(order[:low].sort()[0]), len(surfels) - low
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the memory to one safetensors file, in place of an old one only when complete.
+
+        Args:
+            path: The file.
+        """
+        path = Path(path)
+        about = {"format": FORMAT, "version": VERSION, "stride": self.stride, "read": self._read}
+        about |= {"budget_bytes": self.budget_bytes, "next_name": self._next_name}
+        partial = path.with_name(path.name + ".partial")
+        tensors = {key: t.contiguous() for key, t in self.surfels.tensors.items()}
+        try:
+            save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: torch.device | str = "cpu") -> "LatentMemory":
+        """Read a memory that `save` wrote.
+
+        Args:
+            path: The file.
+            device: Where the memory shall live.
+
+        Returns:
+            The memory, equal to the one that was saved.
+
+        Raises:
+            ValueError: If the file is not a memory of this version, or is damaged.
+        """
+        try:
+            with safe_open(str(path), "pt", device=str(device)) as file:
+                about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise ValueError(f"path: {path} is not a readable safetensors file: {error}") from None
+        if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+            raise ValueError(
+                f"path: {path} must hold a {FORMAT} of version {VERSION}, got {about.get('format')} "
+                f"{about.get('version')}"
+            )
+        surfels = _checked(tensors, path)
+        memory = cls(surfels, about["stride"], read=about["read"], budget_bytes=about["budget_bytes"])
+        memory._next_name = about["next_name"]
+        return memory
+
+
+def _on_cells(cameras: Cameras, height: int, width: int, read: Read) -> Cameras:
+    """The cameras on the grid of cells; the released code's have their principal point half a cell off."""
+    cameras = cameras.resize(height, width)
+    if read != "nearest-corner":
+        return cameras
+    half = torch.zeros_like(cameras.intrinsics)
+    half[:, :2, 2] = 0.5
+    return replace(cameras, intrinsics=cameras.intrinsics + half)
+
+
+def _checked(tensors: dict[str, Tensor], path: str | os.PathLike) -> Surfels:
+    """The elements of a file, after a look at shapes, ranges and values."""
+    wanted = Surfels.empty(torch.zeros(1, 1, 1, 1)).tensors
+    if set(tensors) != set(wanted):
+        raise ValueError(f"path: {path} must hold {sorted(wanted)}, got {sorted(tensors)}")
+    for key, like in wanted.items():
+        dtype, ndim = tensors[key].dtype, tensors[key].ndim
+        if ndim != like.ndim or (key != "features" and dtype != like.dtype):
+            raise ValueError(f"path: {path}: {key} must be {like.ndim}-dimensional {like.dtype}, got {ndim}, {dtype}")
+    surfels = Surfels(**tensors)
+    n, (s, h, w) = len(surfels), surfels.lookup.shape
+    shapes = {"features": (n, surfels.features.shape[1]), "plane": (n, 3), "source": (n,), "cell": (n,), "flags": (n,)}
+    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,)}
+    for key, shape in shapes.items():
+        if tuple(tensors[key].shape) != shape:
+            raise ValueError(f"path: {path}: {key} must be {shape}, got {tuple(tensors[key].shape)}")
+    for key in ("features", "plane", "intrinsics", "cam_from_world"):
+        if not bool(tensors[key].isfinite().all()):
+            raise ValueError(f"path: {path}: {key} must be finite, got NaN or infinity")
+    element = torch.arange(n, device=surfels.cell.device)
+    ranges = n == 0 or (int(surfels.source.min()) >= 0 and int(surfels.source.max()) < s)
+    ranges = ranges and (n == 0 or (int(surfels.cell.min()) >= 0 and int(surfels.cell.max()) < h * w))
+    if not ranges or not bool((surfels.plane[:, 0] > 0).all()):
+        raise ValueError(f"path: {path}: source, cell or plane is out of range: the file is damaged")
+    found = surfels.lookup.flatten(1)[surfels.source.long(), surfels.cell.long()] if n else element
+    if not bool((found == element).all()) or int((surfels.lookup >= 0).sum()) != n:
+        raise ValueError(f"path: {path}: lookup does not fit the elements: the file is damaged")
+    return surfels

@@ -1,0 +1,161 @@
+"""What every memory does: `from_view`, `read`, `update`; what it returns, and what it refuses."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import no_type_check
+
+import torch
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRead:
+    """What a memory knows of some views, on the grid of latent cells."""
+
+    features: Float[Tensor, "v c h w"]
+    """Latents, zero where not visible."""
+    visible: Bool[Tensor, "v h w"]
+    """Cells that the memory explains."""
+    depth: Float32[Tensor, "v h w"]
+    """Projected depth of what is seen, in world units, 0 where not visible."""
+    observed: Bool[Tensor, "v h w"]
+    """Visible cells that the first view explains: given, not imagined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateReport:
+    """What became of the cells of an update; the counts from `new` to `invalid` add up to all of them."""
+
+    new: int = 0
+    """Cells that nothing in the memory explained, and that were written."""
+    refined: int = 0
+    """Cells that were written because the memory knew them only at coarser resolution."""
+    explained: int = 0
+    """Cells that the memory knew already; those that border on new ones are written as their seam."""
+    rejected: int = 0
+    """Cells whose depth contradicts the memory."""
+    invalid: int = 0
+    """Cells of unknown depth or masked by `keep`."""
+    written: int = 0
+    """Elements added in all."""
+    evicted: int = 0
+    """Elements dropped to keep the budget."""
+    scale: float = 1.0
+    """Factor that was put on the new depth; see `DepthAlignment`."""
+    shift: float = 0.0
+    """Shift that was added to the new inverse depth; see `DepthAlignment`."""
+    residual: float = 0.0
+    """Median relative disagreement with the memory after alignment."""
+    covisible: int = 0
+    """Cells from which scale and shift were estimated."""
+
+
+class Memory(ABC):
+    """What is known of the world: views go in with depth and camera, other views come out."""
+
+    @abstractmethod
+    def read(self, cameras: Cameras) -> MemoryRead:
+        """What is known of these views, on their grid of latent cells."""
+
+    @abstractmethod
+    def update(
+        self,
+        latents: Float[Tensor, "v c h w"],
+        depth: Float[Tensor, "v H W"],
+        cameras: Cameras,
+        *,
+        frames: Float[Tensor, "v 3 Y X"] | None = None,
+        keep: Bool[Tensor, "v H W"] | None = None,
+    ) -> UpdateReport:
+        """Remember what is new in these views; on an error nothing has changed."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of all that is kept."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of elements."""
+
+
+def check_cameras(cameras: Cameras) -> None:
+    """Refuse cameras that no view can have.
+
+    Args:
+        cameras: The cameras of an argument called `cameras`.
+
+    Raises:
+        ValueError: If a pose or an intrinsic is not finite, a rotation is not one, or intrinsics are singular.
+    """
+    pose, k = cameras.cam_from_world, cameras.intrinsics
+    if not bool(pose.isfinite().all() & k.isfinite().all()):
+        raise ValueError("cameras: poses and intrinsics must be finite, got NaN or infinity")
+    focal = torch.stack([k[:, 0, 0], k[:, 1, 1], k[:, 2, 2]])
+    if not bool((focal > 0).all()):
+        raise ValueError(f"cameras: intrinsics must have positive focal lengths, got {focal[:2].T.tolist()} (singular)")
+    rotation = pose[:, :3, :3]
+    error = (rotation @ rotation.mT - torch.eye(3, device=pose.device)).abs().amax() if len(pose) else 0.0
+    if not (error < 1e-3 and bool((torch.linalg.det(rotation) > 0).all())):
+        raise ValueError(
+            "cameras: cam_from_world must hold rotations (orthonormal, determinant 1), "
+            f"off by {float(error):.3g}: renormalise them first"
+        )
+
+
+@no_type_check
+def check_views(
+    latents: Float[Tensor, "v c h w"],
+    depth: Float[Tensor, "v H W"],
+    cameras: Cameras,
+    keep: Bool[Tensor, "v H W"] | None,
+) -> int:
+    """Refuse views that cannot be remembered, before anything is touched.
+
+    Args:
+        latents: Latents of the views.
+        depth: Depth of the views, in world units, 0 = unknown.
+        cameras: Cameras of the views, of image size.
+        keep: Pixels that may be remembered, or None.
+
+    Returns:
+        The stride: image pixels per latent cell.
+
+    Raises:
+        ValueError: If counts, shapes, devices or values do not fit; the message names the argument.
+    """
+    if latents.ndim != 4 or depth.ndim != 3:
+        raise ValueError(
+            f"latents must be (v, c, h, w) and depth (v, H, W), got {tuple(latents.shape)} and {tuple(depth.shape)}"
+        )
+    if not len(latents) == len(depth) == len(cameras):
+        raise ValueError(
+            f"latents, depth and cameras must be of as many views, got {len(latents)}, {len(depth)} and {len(cameras)}"
+        )
+    h, w = latents.shape[2:]
+    stride = cameras.height // max(h, 1)
+    if min(h, w) < 1 or stride < 1 or (h * stride, w * stride) != (cameras.height, cameras.width):
+        raise ValueError(
+            f"cameras must be of the image's size, a whole multiple of the {h} x {w} latents, got "
+            f"{cameras.height} x {cameras.width}: use cameras.resize"
+        )
+    if depth.shape[1] % h or depth.shape[2] % w or not depth.numel():
+        raise ValueError(f"depth must be a whole multiple of the {h} x {w} latents, got {tuple(depth.shape[1:])}")
+    if keep is not None and keep.shape != depth.shape:
+        raise ValueError(f"keep must have the shape of depth {tuple(depth.shape)}, got {tuple(keep.shape)}")
+    devices = {str(x.device) for x in (latents, depth, cameras.intrinsics, cameras.cam_from_world)}
+    if len(devices) > 1:
+        raise ValueError(f"latents, depth and cameras must be on one device, got {sorted(devices)}: use .to")
+    if not latents.is_floating_point():
+        raise ValueError(f"latents must be floating point, got {latents.dtype}")
+    if not bool(latents.isfinite().all()):
+        raise ValueError("latents must be finite, got NaN or infinity")
+    if not bool(depth.isfinite().all()):
+        raise ValueError("depth must be finite, got NaN or infinity: use 0 where it is unknown")
+    if bool((depth < 0).any()):
+        raise ValueError(f"depth must not be negative, got {float(depth.min()):.3g}: use 0 where it is unknown")
+    check_cameras(cameras)
+    return stride

@@ -1,0 +1,196 @@
+"""The elements of a memory: cells of source views as patches of planes; append, find, sample, forget."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+from mirage.geometry.lift import LiftedViews
+from mirage.kernels import ops
+
+SLACK = 0.35  # overlap with the next cell of the same surface, in cells: closes the seam between two planes
+SIDES = 4  # bits 0..3 of `flags`: the surface goes on to the left, right, top, bottom
+EDGE = 1 << SIDES  # bit 4: the cell straddles a depth edge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hits:
+    """What the cells of some views show: one element each, and where in its source view."""
+
+    index: Int64[Tensor, "v h w"]
+    """Element, -1 where there is none."""
+    depth: Float32[Tensor, "v h w"]
+    """Depth in the target view, in world units, 0 where there is none."""
+    place: Float32[Tensor, "v h w 2"]
+    """Place (x, y) in the source grid, in cells."""
+    size: Float32[Tensor, "v h w"]
+    """Size of the source cell in the target view, in target cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surfels:
+    """Elements of source views of one grid size. A value: every operation gives a new one.
+
+    Each element is one cell of one source view: its latent, the plane of what it shows in the inverse depth of that
+    view, and its place in the grid, so that the view can be sampled between cells. `lookup` finds it again.
+    """
+
+    features: Float[Tensor, "n c"]
+    plane: Float32[Tensor, "n 3"]
+    source: Int[Tensor, " n"]
+    cell: Int[Tensor, " n"]
+    flags: UInt8[Tensor, " n"]
+    intrinsics: Float32[Tensor, "s 3 3"]
+    """Of the source views, in cells."""
+    cam_from_world: Float32[Tensor, "s 4 4"]
+    name: Int64[Tensor, " s"]
+    """Serial number of each source view; 0 is the first view, the only observed one."""
+    lookup: Int[Tensor, "s h w"]
+    """Element of each cell, -1 where there is none."""
+
+    @classmethod
+    def empty(cls, features: Float[Tensor, "v c h w"]) -> "Surfels":
+        """No elements, for views of the shape, dtype and device of `features`."""
+        new = lambda *shape, dtype: torch.zeros(shape, dtype=dtype, device=features.device)
+        return cls(
+            features=features.new_zeros(0, features.shape[1]),
+            plane=new(0, 3, dtype=torch.float32),
+            source=new(0, dtype=torch.int32),
+            cell=new(0, dtype=torch.int32),
+            flags=new(0, dtype=torch.uint8),
+            intrinsics=new(0, 3, 3, dtype=torch.float32),
+            cam_from_world=new(0, 4, 4, dtype=torch.float32),
+            name=new(0, dtype=torch.int64),
+            lookup=new(0, *features.shape[2:], dtype=torch.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.plane)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        return dict(vars(self))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    @property
+    def center(self) -> Float32[Tensor, "n 2"]:
+        """Centre (x, y) of each element in its source grid, in cells."""
+        width = self.lookup.shape[2]
+        return torch.stack([self.cell % width, self.cell // width], -1) + 0.5
+
+    @property
+    def observed(self) -> Bool[Tensor, " n"]:
+        """Elements of the first view."""
+        return (self.name == 0)[self.source]
+
+    @property
+    def points(self) -> Float32[Tensor, "n 3"]:
+        """World positions of the cell centres (Eq. 8), in world units."""
+        homogeneous = torch.cat([self.center, torch.ones_like(self.plane[:, :1])], -1) / self.plane[:, :1]
+        inverse = torch.linalg.inv(self.intrinsics.double())
+        rotation, shift = self.cam_from_world[:, :3, :3].double(), self.cam_from_world[:, :3, 3].double()
+        cam = (inverse[self.source] @ homogeneous.double()[..., None])[..., 0] - shift[self.source]
+        return (rotation.mT[self.source] @ cam[..., None])[..., 0].float()
+
+    def append(
+        self,
+        features: Float[Tensor, "c h w"],
+        lifted: LiftedViews,
+        view: int,
+        camera: Cameras,
+        chosen: Bool[Tensor, "h w"],
+        name: int,
+    ) -> "Surfels":
+        """With the chosen cells of one view (`view` of `lifted`, `camera` on the cell grid)."""
+        cell = chosen.flatten().nonzero()[:, 0]
+        bits = (lifted.reach[view].flatten(0, 1)[cell] * torch.tensor([1, 2, 4, 8], device=cell.device)).sum(-1)
+        flags = bits.to(torch.uint8) + EDGE * lifted.edge[view].flatten()[cell].to(torch.uint8)
+        lookup = torch.full((1, chosen.numel()), -1, dtype=torch.int32, device=cell.device)
+        lookup[0, cell] = torch.arange(len(self), len(self) + len(cell), dtype=torch.int32, device=cell.device)
+        added = {
+            "features": features.flatten(1).T[cell].to(self.features.dtype),
+            "plane": lifted.plane[view].flatten(0, 1)[cell],
+            "source": torch.full_like(cell, len(self.name), dtype=torch.int32),
+            "cell": cell.int(),
+            "flags": flags,
+            "intrinsics": camera.intrinsics.float(),
+            "cam_from_world": camera.cam_from_world.float(),
+            "name": torch.tensor([name], device=cell.device),
+            "lookup": lookup.view(1, *chosen.shape),
+        }
+        return Surfels(**{key: torch.cat([mine, added[key]]) for key, mine in self.tensors.items()})
+
+    def take(self, index: Int64[Tensor, " m"]) -> "Surfels":
+        """Only these elements, in this order; views without elements go too."""
+        used = torch.zeros_like(self.name, dtype=torch.bool).index_fill(0, self.source[index].long(), True)
+        renumber = used.cumsum(0).int() - 1
+        per_element = {key: self.tensors[key][index] for key in ("features", "plane", "cell", "flags")}
+        per_view = {key: self.tensors[key][used] for key in ("intrinsics", "cam_from_world", "name")}
+        source = renumber[self.source[index]]
+        lookup = torch.full_like(self.lookup[used], -1)
+        lookup.flatten(1)[source.long(), per_element["cell"].long()] = torch.arange(
+            len(index), dtype=torch.int32, device=index.device
+        )
+        return Surfels(**per_element, **per_view, source=source, lookup=lookup)
+
+    def render(self, cameras: Cameras) -> Hits:
+        """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
+        # Relative poses in float64: far from the origin nothing is lost.
+        source_k, source_pose = self.intrinsics.double(), self.cam_from_world.double()
+        target_k, target_pose = cameras.intrinsics.double(), cameras.cam_from_world.double()
+        rotation = target_pose[None, :, :3, :3] @ source_pose[:, None, :3, :3].mT
+        shift = target_pose[None, :, :3, 3:] - rotation @ source_pose[:, None, :3, 3:]
+        matrix = target_k @ rotation @ torch.linalg.inv(source_k)[:, None]
+        epipole = -(target_k @ shift)[..., 0]
+        bits = torch.arange(SIDES, device=self.flags.device)
+        reach = 0.5 + SLACK * ((self.flags[:, None].int() >> bits) & 1)
+        rank = 2 * (~self.observed).long() + (self.flags >= EDGE)
+        area = self.lookup[0].numel() if len(self.name) else 0
+        index, depth, place, size = ops.splat_surfels(
+            self.plane,
+            self.center,
+            reach.float(),
+            rank,
+            self.name[self.source] * area + self.cell,
+            self.source.long(),
+            matrix.float(),
+            epipole.float(),
+            cameras.height,
+            cameras.width,
+        )
+        return Hits(index=index, depth=depth, place=place, size=size)
+
+    def sample(self, hits: Hits) -> Float[Tensor, "v c h w"]:
+        """The latents at the hits, zero where there are none."""
+        seen = hits.index >= 0
+        chosen = hits.index[seen]
+        values = ops.gather(
+            self.features, self.plane, self.center, self.lookup, self.source[chosen].long(), chosen, hits.place[seen]
+        )
+        out = self.features.new_zeros(*seen.shape, self.features.shape[1]).index_put((seen,), values)
+        return out.permute(0, 3, 1, 2)
+
+    def in_free_space(self, points: Float32[Tensor, "m 3"], tolerance: float) -> Bool[Tensor, " m"]:
+        """Points that some source view saw through: all four cells around their image lie clearly behind them."""
+        height, width = self.lookup.shape[1:]
+        cam = torch.einsum("sij,mj->smi", self.cam_from_world[:, :3, :3], points) + self.cam_from_world[:, None, :3, 3]
+        z = cam[..., 2].clamp(min=1e-6)
+        image = torch.einsum("sij,smj->smi", self.intrinsics[:, :2], cam / z[..., None])
+        corner = (image - 0.5).clamp(-2, max(height, width) + 2).floor().long()
+        free = cam[..., 2] > 1e-6
+        view = torch.arange(len(self.name), device=points.device)[:, None]
+        for dy in (0, 1):
+            for dx in (0, 1):
+                x, y = corner[..., 0] + dx, corner[..., 1] + dy
+                inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+                element = self.lookup[view, y.clamp(0, height - 1), x.clamp(0, width - 1)].long()
+                behind = 1 / self.plane[element.clamp(min=0), 0] > z * (1 + tolerance)
+                free &= inside & (element >= 0) & behind
+        return free.any(0)
