@@ -108,7 +108,7 @@ class _Walker:
 
     def start(self, spread: float = 0.85) -> tuple[float, float]:
         """The roomiest of a few free places."""
-        reach = np.minimum(self.bounds[[0, 2]] - self.margin, 7.0) * spread
+        reach = np.minimum(self.bounds[[0, 2]] - self.margin, 6.0) * spread
         x, z = self.rng.uniform(-1, 1, (2, 40)) * reach[:, None]
         free = self.clearance(x, z)
         good = np.flatnonzero(free > self.margin + 0.3)
@@ -118,9 +118,9 @@ class _Walker:
     def heading(self, x: float, z: float) -> float:
         """A direction with something to see: open, but not empty, space ahead."""
         yaw = self.rng.uniform(-np.pi, np.pi, 16)
-        step = np.linspace(0.2, 3.0, 10)
+        step = np.linspace(0.2, 6.0, 16)
         room = self.clearance(x + np.sin(yaw)[:, None] * step, z + np.cos(yaw)[:, None] * step) > self.margin
-        return float(yaw[np.argmax(room.cumprod(1).sum(1) + self.rng.uniform(0, 4, 16))])
+        return float(yaw[np.argmax(room.cumprod(1).sum(1) + self.rng.uniform(0, 5, 16))])
 
     def pitches(self, frames: int) -> np.ndarray:
         """A slow nod about a slight look down."""

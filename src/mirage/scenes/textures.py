@@ -32,9 +32,8 @@ def colour(rng: np.random.Generator, saturation: float = 1.0, value: tuple[float
         [rng.normal(0.085, 0.03), rng.normal(0.29, 0.06), rng.normal(0.58, 0.04), rng.uniform()],
         p=[0.5, 0.16, 0.18, 0.16],
     )
-    sat = saturation * (rng.beta(1.6, 4.0) if rng.random() < 0.8 else rng.uniform(0.4, 0.8))
+    sat = saturation * (rng.beta(1.6, 4.0) if rng.random() < 0.87 else rng.uniform(0.35, 0.7))
     val = rng.uniform(*value)
-    ramp = np.clip(np.abs(((hue % 1.0) * 6.0 - np.array([3.0, 2.0, 4.0])) * [1, -1, -1] + [-1, 2, 2]), 0, 1)
     ramp = np.clip(np.abs((hue + np.array([0.0, 2 / 3, 1 / 3])) % 1.0 * 6.0 - 3.0) - 1.0, 0.0, 1.0)
     return val * (1.0 - sat + sat * ramp)
 
@@ -49,13 +48,18 @@ def paint(rng: np.random.Generator, base: Image, contrast: float, alpha: float =
 
 def plaster(rng: np.random.Generator) -> Image:
     """A painted wall: nearly one colour."""
-    return paint(rng, colour(rng, 0.8, (0.55, 0.95)), rng.uniform(0.03, 0.09), rng.uniform(1.9, 2.6))
+    return paint(rng, colour(rng, 0.55, (0.6, 0.95)), rng.uniform(0.03, 0.08), rng.uniform(1.9, 2.6))
+
+
+def white(rng: np.random.Generator) -> Image:
+    """A nearly white paint, to be tinted or left as a ceiling."""
+    return paint(rng, colour(rng, 0.2, (0.85, 0.97)), rng.uniform(0.02, 0.05), 2.4, 0.15)
 
 
 def ground(rng: np.random.Generator) -> Image:
     """Grass, sand, gravel or asphalt: 1/f with some colour."""
     base = np.array([[0.36, 0.42, 0.2], [0.3, 0.4, 0.17], [0.62, 0.53, 0.4], [0.45, 0.44, 0.42], [0.52, 0.46, 0.36]])
-    return paint(rng, base[rng.integers(len(base))] * rng.uniform(0.85, 1.15, 3), rng.uniform(0.14, 0.28), 1.7, 0.35)
+    return paint(rng, base[rng.integers(len(base))] * rng.uniform(0.85, 1.15, 3), rng.uniform(0.1, 0.2), 1.85, 0.35)
 
 
 def stone(rng: np.random.Generator) -> Image:
@@ -92,7 +96,7 @@ def tiles(rng: np.random.Generator) -> Image:
     """Bricks, tiles or paving: low-contrast joints, each tile with its own tone."""
     rows, columns = int(rng.choice([2, 4, 4, 6, 8])), int(rng.choice([2, 2, 3, 4]))
     stagger = 0.5 if rng.random() < 0.6 and rows % 2 == 0 else 0.0
-    warp = 0.01 * noise(rng, 3.0, 3.0)
+    warp = 0.004 * noise(rng, 3.0, 3.0)
     y = (_V + warp) * rows
     r = np.floor(y).astype(int)
     x = (_U + warp) * columns + stagger * (r % 2)
@@ -103,7 +107,7 @@ def tiles(rng: np.random.Generator) -> Image:
     tone = base * (
         1 + rng.normal(0, rng.uniform(0.04, 0.13), (rows, columns, 1)) + rng.normal(0, 0.02, (rows, columns, 3))
     )
-    joint = base.mean() * rng.uniform(0.6, 1.25) * np.array([1.02, 1.0, 0.96])
+    joint = base.mean() * rng.uniform(0.75, 1.2) * np.array([1.02, 1.0, 0.96])
     inside = smooth(edge - rng.uniform(1.2, 2.0), 0.8)[..., None]
     return paint(rng, tone[r, c] * inside + joint * (1 - inside), 0.08)
 
@@ -120,12 +124,12 @@ def checker(rng: np.random.Generator) -> Image:
 
 def fabric(rng: np.random.Generator) -> Image:
     """Cloth: stripes of a few colours over a mottled ground."""
-    a, b, c = (colour(rng, 1.3, (0.3, 0.85)) for _ in range(3))
+    a, b, c = (colour(rng, 1.0, (0.3, 0.85)) for _ in range(3))
     along = _U if rng.random() < 0.5 else _V
     wave = np.cos(2 * np.pi * (along * rng.integers(1, 5) + 0.03 * noise(rng, 3.0)))
     fine = np.cos(2 * np.pi * along * rng.integers(4, 9))
-    image = a + (b - a) * (rng.choice([0.15, 0.4, 0.8]) * smooth(wave - rng.uniform(-0.4, 0.6), 0.2))[..., None]
-    image = image + (c - image) * (rng.choice([0.0, 0.2, 0.4]) * smooth(fine - 0.6, 0.3))[..., None]
+    image = a + (b - a) * (rng.choice([0.1, 0.25, 0.6]) * smooth(wave - rng.uniform(-0.4, 0.6), 0.2))[..., None]
+    image = image + (c - image) * (rng.choice([0.0, 0.15, 0.3]) * smooth(fine - 0.6, 0.3))[..., None]
     return paint(rng, np.clip(image, 0.02, 1), 0.08)
 
 
@@ -135,15 +139,15 @@ def foliage(rng: np.random.Generator) -> Image:
     return paint(rng, base, rng.uniform(0.3, 0.42), 1.6, 0.3)
 
 
-def leaves(rng: np.random.Generator, discs: int = 90) -> Image:
+def leaves(rng: np.random.Generator, discs: int = 60) -> Image:
     """Dead leaves: overlapping soft discs and rectangles of power-law size, each with its own 1/f shading.
 
     Occlusion and scale invariance as in photographs, so that a photograph is not a stranger.
     """
-    palette = [colour(rng, 1.3, (0.12, 0.95)) for _ in range(int(rng.integers(4, 9)))]
+    palette = [colour(rng, 1.0, (0.15, 0.9)) for _ in range(int(rng.integers(4, 9)))]
     image = np.broadcast_to(palette[0], (SIZE, SIZE, 3)).copy()
     shade = [noise(rng, 2.2) for _ in range(3)]
-    radius = np.clip(0.035 * rng.uniform(0, 1, discs) ** (-0.75), 0.035, 0.45)
+    radius = np.clip(0.05 * rng.uniform(0, 1, discs) ** (-0.75), 0.05, 0.45)
     for r in np.sort(radius)[::-1] * SIZE:
         y, x = rng.uniform(0, SIZE, 2)
         half = int(np.ceil(r * 1.5)) + 2
@@ -157,7 +161,7 @@ def leaves(rng: np.random.Generator, discs: int = 90) -> Image:
             gap = r - np.hypot(p * aspect, q / aspect)
         else:
             gap = np.minimum(r * aspect - np.abs(p), r / aspect - np.abs(q))
-        mask = smooth(gap, 0.8)[..., None]
+        mask = smooth(gap, 1.0)[..., None]
         tone = palette[rng.integers(len(palette))] * np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3))
         lit = np.exp(0.16 * shade[rng.integers(3)][np.ix_(iy, ix)] + 0.2 * p / r * rng.uniform(-1, 1))[..., None]
         block = np.ix_(iy, ix)

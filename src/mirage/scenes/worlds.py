@@ -113,27 +113,17 @@ class _Builder:
     def _makers(self) -> list[Callable[[np.random.Generator], np.ndarray]]:
         pick = lambda *makers: makers[self.rng.integers(len(makers))]
         floor = (
-            pick(tx.ground, tx.ground, tx.ground, tx.tiles, tx.stone)
+            pick(tx.ground, tx.ground, tx.ground, tx.ground, tx.tiles)
             if self.open
-            else pick(tx.wood, tx.wood, tx.tiles, tx.fabric, tx.stone, tx.checker, tx.leaves)
+            else pick(tx.wood, tx.wood, tx.wood, tx.tiles, tx.fabric, tx.stone, tx.checker)
         )
-        wall = pick(tx.plaster, tx.plaster, tx.plaster, tx.plaster, tx.tiles, tx.fabric, tx.stone, tx.wood, tx.leaves)
-        any_ = pick(tx.stone, tx.leaves, tx.checker, tx.fabric, tx.tiles)
+        plain = [tx.plaster] * 6
+        wall = pick(*plain, tx.tiles, tx.fabric, tx.stone, tx.wood, tx.leaves)
+        tile = pick(tx.stone, tx.leaves, tx.checker, tx.fabric, tx.tiles)
+        picture = pick(tx.sky, tx.leaves)
         window = tx.facade if self.open else tx.window
-        return [
-            floor,
-            wall,
-            tx.plaster,
-            tx.fabric,
-            tx.wood,
-            any_,
-            tx.leaves,
-            tx.leaves,
-            tx.foliage,
-            tx.stone,
-            window,
-            tx.sky,
-        ]
+        chosen = [floor, wall, tx.white, tx.fabric, tx.wood, tile, tx.leaves, picture, tx.foliage, tx.stone, window]
+        return [*chosen, tx.sky]
 
     def _add(
         self,
@@ -148,7 +138,6 @@ class _Builder:
         tint: Sequence[float] | None = None,
         glow: float = 0.0,
         fit: tuple[int, int] | None = None,
-        side: int | None = None,
     ) -> int | None:
         """Put a solid of half extents `size` in the next slot of its shape; None when there is no room left."""
         slot = self.used[shape]
@@ -160,10 +149,6 @@ class _Builder:
         self.rotation[slot] = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]]) @ turn
         self.center[slot], self.size[slot] = center, size
         self._dress(slot, shape, texture, tile, np.ones(3) if tint is None else tint, glow, fit)
-        if side is not None:  # the other sides get a plain material
-            keep = self.material[slot, side].copy()
-            self._dress(slot, shape, WOOD, 1.0, np.full(3, 0.5), 0.0, None)
-            self.material[slot, side] = keep
         return slot
 
     def _dress(self, slot: int, shape: str, texture: int, tile: float, tint, glow: float, fit) -> None:
@@ -181,7 +166,7 @@ class _Builder:
         return all(np.hypot(x - a, z - b) > radius + r for a, b, r in self.spots)
 
     def _tint(self, strength: float = 1.0) -> np.ndarray:
-        c = tx.colour(self.rng, 1.2, (0.55, 1.0))
+        c = tx.colour(self.rng, 0.9, (0.55, 1.0))
         return 1 + strength * (c / c.mean() * self.rng.uniform(0.6, 1.05) - 1)
 
     # ---- rooms -------------------------------------------------------------------------------------------------
@@ -194,10 +179,10 @@ class _Builder:
         self._dress(0, "box", WALL, rng.uniform(1.6, 3.0), self._tint(0.25), 0.0, None)
         accent = self.material[0, 1].copy()
         if rng.random() < 0.4:
-            accent[0], accent[5:8] = PLASTER, self._tint(0.8)
+            accent[0], accent[5:8] = PLASTER, self._tint(0.7)
         self.material[0, 1] = accent
         for face, texture, tile, tint in (
-            (2, PLASTER, 3.0, np.full(3, 1.05)),
+            (2, PLASTER, 3.0, np.full(3, 1.1)),
             (3, FLOOR, rng.uniform(1.4, 2.6), np.ones(3)),
         ):
             self.material[0, face, [0, 1, 2]] = texture, hx / tile, hz / tile
@@ -221,8 +206,8 @@ class _Builder:
                 self._on_wall(wall)
         self.light = np.array([rng.uniform(-0.6, 0.6) * hx, -height + 0.15, rng.uniform(-0.6, 0.6) * hz])
         warmth = np.array([1.0, rng.uniform(0.86, 0.98), rng.uniform(0.68, 0.95)])
-        self.sun = warmth * rng.uniform(0.9, 1.5)
-        sky = np.array([0.92, 0.97, 1.05]) * rng.uniform(0.35, 0.6)
+        self.sun = warmth * rng.uniform(1.1, 2.0)
+        sky = np.array([0.92, 0.97, 1.05]) * rng.uniform(0.3, 0.5)
         self.ambient = np.stack([sky, sky * np.array([1.0, 0.92, 0.84]) * rng.uniform(0.7, 0.95)])
         self.fade = np.array([rng.uniform(2.5, 5.0), 0.0])
 
@@ -427,20 +412,17 @@ class _Builder:
         reach, height = 42.0, 30.0
         self.center[0], self.size[0] = (0, -height / 2, 0), (reach, height / 2, reach)
         self._dress(0, "box", FLOOR, rng.uniform(3.0, 6.0), np.ones(3), 0.0, None)
-        self.spots.append((0.0, 0.0, 2.5))
-        for _ in range(int(rng.integers(2, 6))):
-            self._house()
-        for _ in range(int(rng.integers(2, 6))):
-            self._tree()
-        for _ in range(int(rng.integers(3, 8))):
-            self._open_thing()
-        if rng.random() < 0.6:  # a path or a paved square
+        self.spots.append((0.0, 0.0, 1.5))
+        for make, low, high in ((self._house, 3, 7), (self._tree, 3, 8), (self._open_thing, 5, 10)):
+            for _ in range(int(rng.integers(low, high))):
+                make()
+        for k in range(int(rng.integers(1, 4))):  # paths, lawns, paved squares
             self._add(
                 "box",
-                (rng.uniform(-2, 2), -0.004, rng.uniform(-2, 2)),
-                (rng.uniform(1.2, 6), 0.01, rng.uniform(6, 20)),
-                int(rng.choice([TILE, STONE])),
-                tile=3.0,
+                (rng.uniform(-5, 5), 0.0, rng.uniform(-5, 5)),
+                (rng.uniform(1.0, 4), 0.01 + 0.004 * k, rng.uniform(4, 18)),
+                int(rng.choice([TILE, STONE, WALL, LEAF])),
+                tile=rng.uniform(2.5, 5.0),
                 yaw=rng.uniform(0, 3.1),
                 tint=self._tint(0.3),
             )
@@ -448,8 +430,8 @@ class _Builder:
         self.light = 400 * np.array(
             [np.cos(elevation) * np.cos(azimuth), -np.sin(elevation), np.cos(elevation) * np.sin(azimuth)]
         )
-        self.sun = np.array([1.0, rng.uniform(0.88, 0.97), rng.uniform(0.72, 0.92)]) * rng.uniform(0.6, 1.3)
-        sky = np.array([0.82, 0.93, 1.1]) * rng.uniform(0.4, 0.6)
+        self.sun = np.array([1.0, rng.uniform(0.88, 0.97), rng.uniform(0.72, 0.92)]) * rng.uniform(0.6, 1.6)
+        sky = np.array([0.82, 0.93, 1.1]) * rng.uniform(0.35, 0.55)
         self.ambient = np.stack([sky, sky * np.array([1.0, 0.9, 0.75]) * 0.6])
         self.fade = np.array([1e6, rng.uniform(0.004, 0.014)])
 
@@ -464,8 +446,8 @@ class _Builder:
 
     def _house(self) -> None:
         rng = self.rng
-        w, d, storeys = rng.uniform(2, 4.5), rng.uniform(2, 4), int(rng.integers(1, 4))
-        at = self._spot(9, 28, np.hypot(w, d))
+        w, d, storeys = rng.uniform(1.6, 2.8), rng.uniform(2, 4.5), int(rng.integers(1, 4))
+        at = self._spot(7, 26, np.hypot(w, d))
         if at is None:
             return
         x, z = at
@@ -477,11 +459,11 @@ class _Builder:
             repeat = max(1, round(2 * width / 2.4))
             self.material[slot, face, 1:5] = repeat / 2, storeys / 2, repeat / 2, storeys / 2
         if rng.random() < 0.65:  # a gable: a box turned by 45 degrees, half sunk into the house
-            side = w / np.sqrt(2) * 1.08
+            side = w / np.sqrt(2) * 1.12
             self._add(
                 "box",
                 (x, -2 * h, z),
-                (side, side, d * 1.06),
+                (side, side, d * 0.985),
                 int(rng.choice([TILE, WOOD, STONE])),
                 yaw=yaw,
                 roll=np.pi / 4,
@@ -492,7 +474,7 @@ class _Builder:
 
     def _tree(self) -> None:
         rng = self.rng
-        at = self._spot(4.0, 20, 1.2)
+        at = self._spot(3.0, 18, 1.1)
         if at is None:
             return
         h, r = rng.uniform(0.7, 1.4), rng.uniform(0.8, 1.7)
@@ -504,7 +486,7 @@ class _Builder:
     def _open_thing(self) -> None:
         rng = self.rng
         kind = rng.choice(["hedge", "wall", "crate", "column", "ball", "bench", "pole"])
-        at = self._spot(3.2, 14, 1.0)
+        at = self._spot(2.4, 11, 0.9)
         if at is None:
             return
         x, z = at
