@@ -1,6 +1,6 @@
 """Procedural worlds: a batch of rooms and open places as padded tensors, each fixed by its seed alone.
 
-Every solid is a unit box, ball or upright cylinder under an affine map; the enclosure (slot 0) is a box seen from inside.
+Every solid is a box, ball or cylinder under an affine map; the enclosure (slot 0) is a box seen from inside.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mirage.scenes import textures as tx
 
-BOXES, BALLS, CYLINDERS = 34, 9, 9
+BOXES, BALLS, CYLINDERS = 42, 10, 10
 SOLIDS = 1 + BOXES + BALLS + CYLINDERS  # slot 0 is the enclosure
 TEXTURES = 12
 FLOOR, WALL, PLASTER, CLOTH, WOOD, TILE, ART, ART2, LEAF, STONE, WINDOW, SKY = range(TEXTURES)
@@ -103,6 +103,7 @@ class _Builder:
         self.material = np.zeros((SOLIDS, 4, 9), np.float32)
         self.used = dict(_FIRST)
         self.spots: list[tuple[float, float, float]] = []
+        self.hung: list[tuple[np.ndarray, float]] = []
         self.light = self.sun = self.ambient = self.fade = np.zeros(0)
         (self._open_place if self.open else self._room)()
         self._movers(int(rng.choice([0, 0, 1, 2])) if movers is None else movers)
@@ -187,24 +188,28 @@ class _Builder:
         ):
             self.material[0, face, [0, 1, 2]] = texture, hx / tile, hz / tile
             self.material[0, face, 5:8] = tint
-        for _ in range(int(rng.integers(2, 5))):
+        for _ in range(int(rng.integers(2, 6))):
             self._wall_piece()
         if rng.random() < 0.7:
             self._table()
-        for _ in range(int(rng.integers(1, 4))):
+        for _ in range(int(rng.integers(2, 5))):
             self._corner_piece()
         if rng.random() < 0.35:
             self._partition()
         if rng.random() < 0.7:
             self._rug()
-        walls = list(rng.permutation(4))
-        self._on_wall(walls[0], window=True)
+        walls = [int(wall) for wall in rng.permutation(4)]
+        self._on_wall(walls[0], "window")
         if rng.random() < 0.5:
-            self._on_wall(walls[1], window=True)
+            self._on_wall(walls[1], "window")
+        if rng.random() < 0.6:
+            self._on_wall(walls[2], "door")
         for wall in range(4):
             for _ in range(int(rng.integers(1, 3))):
-                self._on_wall(wall)
+                self._on_wall(wall, "picture")
         self.light = np.array([rng.uniform(-0.6, 0.6) * hx, -height + 0.15, rng.uniform(-0.6, 0.6) * hz])
+        if rng.random() < 0.6:
+            self._add("cylinder", self.light - [0, 0.12, 0], (0.22, 0.03, 0.22), PLASTER, glow=1.0)
         warmth = np.array([1.0, rng.uniform(0.86, 0.98), rng.uniform(0.68, 0.95)])
         self.sun = warmth * rng.uniform(1.1, 2.0)
         sky = np.array([0.92, 0.97, 1.05]) * rng.uniform(0.3, 0.5)
@@ -378,32 +383,41 @@ class _Builder:
             fit=(1, 1),
         )
 
-    def _on_wall(self, wall: int, window: bool = False) -> None:
+    def _on_wall(self, wall: int, kind: str) -> None:
+        """A window with or without curtains, a door, or a framed picture; nothing where something hangs already."""
         rng = self.rng
         n, along, dist, half = self._wall_frame(wall)
-        w, h = (
-            (rng.uniform(0.5, 1.0), rng.uniform(0.45, 0.7))
-            if window
-            else (rng.uniform(0.22, 0.7), rng.uniform(0.22, 0.5))
-        )
+        w, h, up = {
+            "window": (rng.uniform(0.5, 1.0), rng.uniform(0.45, 0.7), rng.uniform(1.35, 1.65)),
+            "door": (rng.uniform(0.4, 0.48), 1.0, 1.0),
+            "picture": (rng.uniform(0.22, 0.7), rng.uniform(0.22, 0.5), rng.uniform(1.35, 1.65)),
+        }[kind]
         w = min(w, half * 0.6)
         place = rng.uniform(-1, 1) * max(half - w - 0.15, 0)
-        c = -n * (dist - 0.015) + along * place - [0, rng.uniform(1.35, 1.65), 0]
-        if any(np.hypot(*(c - o)[[0, 2]]) < w + s for o, s in getattr(self, "_hung", [])):
+        c = -n * (dist - 0.015) + along * place - [0, up, 0]
+        if any(np.hypot(*(c - o)[[0, 2]]) < w + s + 0.1 for o, s in self.hung):
             return
-        self._hung = [*getattr(self, "_hung", []), (c, w)]
-        if not window:  # a frame behind the picture
-            self._add(
-                "box", c, np.abs(n) * 0.015 + along * (w + 0.04) + [0, h + 0.04, 0], WOOD, tint=self._tint(0.6) * 0.8
-            )
-        self._add(
-            "box",
-            c + n * 0.01,
-            np.abs(n) * 0.015 + along * w + [0, h, 0],
-            WINDOW if window else int(rng.choice([ART, ART2])),
-            fit=(1, 1),
-            glow=0.75 if window else 0.0,
+        self.hung.append((c, w))
+        panel = lambda off, a, b, texture, **k: self._add(
+            "box", c + n * off[0] + along * off[1], np.abs(n) * off[2] + along * a + [0, b, 0], texture, **k
         )
+        if kind == "window":
+            panel((0.01, 0, 0.015), w, h, WINDOW, fit=(1, 1), glow=0.75)
+            if rng.random() < 0.5:
+                tint = self._tint()
+                for s in (-1, 1):
+                    panel((0.05, s * (w + 0.1), 0.04), 0.16, h + 0.15, CLOTH, tile=0.5, tint=tint)
+        elif kind == "door":
+            tint = self._tint(0.6)
+            panel((0, 0, 0.015), w + 0.07, h + 0.06, PLASTER, tint=tint * 0.95)
+            panel((0.01, 0, 0.02), w, h, int(rng.choice([WOOD, PLASTER])), fit=(1, 1), tint=tint)
+        else:
+            panel((0, 0, 0.015), w + 0.04, h + 0.04, WOOD, tint=self._tint(0.6) * 0.8)
+            texture = int(rng.choice([ART, ART2]))
+            slot = panel((0.01, 0, 0.015), w, h, texture, fit=(1, 1))
+            if slot is not None:  # another part of the texture in every frame
+                self.material[slot, :, 3] += rng.uniform()
+                self.material[slot, :, 1] *= min(1.0, w / 0.5)
 
     # ---- open places -------------------------------------------------------------------------------------------
 
