@@ -14,6 +14,7 @@ from mirage.scenes.textures import SIZE
 from mirage.scenes.worlds import BALLS, BOXES, SKY, SOLIDS, Worlds
 
 NEAR = 0.02
+REACH = 0.45  # metres within which a solid darkens what is near it
 _LEVELS = SIZE.bit_length()
 _OFFSETS = [sum((SIZE >> k) ** 2 for k in range(level)) for level in range(_LEVELS)]
 
@@ -284,7 +285,7 @@ class _Chunk:
             keep = ~self.is_mover[:, i, None]
             lit = lit * (1 - dark * keep)
             gap = (o.abs_() - 1).clamp_(min=0) * self.size[:, i, :, None]
-            close = torch.exp(gap.square().sum(1) * -18.0).mul_(0.5)
+            close = (1 - gap.square_().sum(1).mul_(1 / REACH**2)).clamp_(min=0).square_().mul_(0.5)
             near = near * (1 - torch.where((solid == i) | ~keep, 0.0, close))
         room = torch.baddbmm(self.shift[:, 0], self.unit[:, 0], point).abs_()
         gap = (1 - room) * self.size[:, 0, :, None]
