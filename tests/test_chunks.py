@@ -1,5 +1,6 @@
 """The chunk plan: the published one, and laws for every size."""
 
+import itertools
 import json
 
 import pytest
@@ -26,7 +27,7 @@ def test_chunks_cover_every_frame_once(latents, chunk_frames, stride):
     for chunk in chunks:
         assert list(chunk.latent_frames) == [latent * stride for latent in chunk.latents]
         assert len(chunk) == 1 + stride * (len(chunk.latents) - 1) <= chunk_frames
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in itertools.pairwise(chunks):
         assert before.frames[-1] == after.frames[0], "neighbours share one frame"
         assert before.latents[-1] == after.latents[0]
     assert chunks[0].shared == 0 and all(chunk.shared == 1 for chunk in chunks[1:])

@@ -95,8 +95,8 @@ def nearest_frames(frames: int, temporal_stride: int = 4) -> tuple[int, int]:
         temporal_stride: Frames per latent frame of the codec.
 
     Returns:
-        The largest possible number up to the wish, and the smallest from it on; the same if the wish can be met, or lies
-        below the shortest video.
+        The largest possible number up to the wish, and the smallest from it on; the same if the wish can be met,
+        or lies below the shortest video.
 
     Example:
         >>> nearest_frames(64), nearest_frames(65), nearest_frames(1)

@@ -123,8 +123,8 @@ def look_at(eye: Float[Tensor, "*batch 3"], target: Float[Tensor, "*#batch 3"]) 
 
 
 def screw(
-    move: Float[Tensor, "*batch 3"], turn: Float[Tensor, "*batch 3"], amount: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*batch 4 4"]:
+    move: Float[Tensor, "*#batch 3"], turn: Float[Tensor, "*#batch 3"], amount: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch 4 4"]:
     """Move and turn at once, at constant speed: a straight line, a turn on the spot, or an arc.
 
     Equation:
