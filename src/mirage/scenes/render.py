@@ -14,6 +14,7 @@ from mirage.scenes.textures import SIZE
 from mirage.scenes.worlds import BALLS, BOXES, SKY, SOLIDS, Worlds
 
 NEAR = 0.02
+TILE = 8  # on the CPU, solids are tried only on the tiles of TILE**2 rays that they may touch
 REACH = 0.45  # metres within which a solid darkens what is near it
 _LEVELS = SIZE.bit_length()
 _OFFSETS = [sum((SIZE >> k) ** 2 for k in range(level)) for level in range(_LEVELS)]
@@ -95,101 +96,122 @@ class _Chunk:
         self.light, self.sun, self.ambient, self.fade = take("light"), take("sun"), take("ambient"), take("fade")
         self.world = world
         self.lamp = (self.unit @ self.light[:, None, :, None] + self.shift)[..., 0]
-        self.seen = self.casts = range(1, SOLIDS)
-        if size.device.type == "cpu":  # skip empty slots, and what lies outside the view
-            radius = size[0].norm(dim=-1)
-            mid = self.turn[0].T @ (center[0] - self.eye[0])[..., None]
-            x, y, z = mid[:, :, 0].T
-            fx, fy, cx, cy = self.k[0, 0, 0], self.k[0, 1, 1], self.k[0, 0, 2], self.k[0, 1, 2]
-            visible = (size[0, :, 0] > 0) & (z > -radius)
-            for a, f, lo, hi in ((x, fx, cx, self.w - cx), (y, fy, cy, self.h - cy)):
-                visible &= (a * f - hi * z) / (f**2 + hi**2).sqrt() < radius
-                visible &= (-a * f - lo * z) / (f**2 + lo**2).sqrt() < radius
-            self.seen = [i for i, v in enumerate(visible.tolist()) if v and i]
-            casts = (size[0, :, 0] > 0) & ~self.is_mover[0] & (size[0].amin(-1) > 0.02)
-            self.casts = [i for i, v in enumerate(casts.tolist()) if v and i]
+        self.center, self.radius = center, size.norm(dim=-1)
+        self.casts = (size[..., 0] > 0) & ~self.is_mover & (size.amin(-1) > 0.02)
+        self.casts[:, 0] = False
 
     def image(self, supersample: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Colour "m 3 h w", depth, movers and sky."""
         m, h, w = self.m, self.h, self.w
-        rx, ry = self._grid(0.5)
-        t, solid = self._trace(rx, ry)
-        rgb, side = self._shade(rx, ry, t, solid)
-        key = solid * 8 + side
-        sky = side == 7
-        mover = self._is_mover(solid)
+        device = self.eye.device
+        order = _tiles(h, w, device) if device.type == "cpu" else torch.arange(h * w, device=device).view(h, w)
+        rays = self._rays(order % w + 0.5, order // w + 0.5)
+        t, solid = self._trace(rays)
+        rgb, side = self._shade(rays, t, solid)
+        if device.type == "cpu":  # from tiles to rows
+            back = torch.empty(h * w, dtype=torch.int64)
+            back[order.flatten()] = torch.arange(order.numel())
+            t, solid, rgb, side = (x.flatten(-2)[..., back].unflatten(-1, (h, w)) for x in (t, solid, rgb, side))
+        key, sky, mover = solid * 8 + side, side == 7, self._is_mover(solid)
         if supersample > 1:
             edge = torch.zeros_like(sky)
-            for a, b in ((key[:, 1:], key[:, :-1]), (key[:, :, 1:], key[:, :, :-1])):
-                differ = a != b
-                axis = 1 if a.shape[2] == w else 2
-                edge.narrow(axis, 1, differ.shape[axis]).logical_or_(differ)
-                edge.narrow(axis, 0, differ.shape[axis]).logical_or_(differ)
-            offsets = [(i + 0.5) / supersample for i in range(supersample)]
-            if m == 1 and rgb.device.type == "cpu":  # only the pixels on edges
-                where = edge.flatten().nonzero()[:, 0]
-                row, column = where // w, where % w
-                xs = torch.cat([column + x for _ in offsets for x in offsets])
-                ys = torch.cat([row + y for y in offsets for _ in offsets])
-                ex, ey = self._rays(xs[None, None], ys[None, None])
-                st, ssolid = self._trace(ex, ey)
-                srgb, _ = self._shade(ex, ey, st, ssolid)
-                count = supersample**2
-                rgb.view(3, -1)[:, where] = srgb.view(3, count, -1).mean(1)
-                touched = self._is_mover(ssolid).view(count, -1).any(0)
-                mover.view(-1)[where] |= touched
+            for axis in (1, 2):
+                n = key.shape[axis] - 1
+                differ = key.narrow(axis, 1, n) != key.narrow(axis, 0, n)
+                edge.narrow(axis, 1, n).logical_or_(differ)
+                edge.narrow(axis, 0, n).logical_or_(differ)
+            steps = (torch.arange(supersample, device=device) + 0.5) / supersample
+            if device.type == "cpu":  # only the pixels on edges, in blocks
+                where = order.flatten()[: h * w]
+                where = where[edge.flatten()[where]]
+                if len(where):
+                    xs = (where % w)[:, None, None] + steps[None, None, :]
+                    ys = (where // w)[:, None, None] + steps[None, :, None]
+                    count = supersample**2
+                    block = _blocks(torch.arange(len(where) * count))
+                    x, y = (c.flatten()[block] for c in torch.broadcast_tensors(xs, ys))
+                    rays = self._rays(x, y)
+                    t2, solid2 = self._trace(rays)
+                    fine, _ = self._shade(rays, t2, solid2)
+                    fine = fine.view(3, -1)[:, : len(where) * count].view(3, -1, count).mean(2)
+                    rgb = rgb.contiguous()
+                    rgb.view(3, -1)[:, where] = fine
+                    touched = self._is_mover(solid2).view(-1)[: len(where) * count].view(-1, count).any(1)
+                    mover.view(-1)[where] |= touched
             else:
                 total, touched = torch.zeros_like(rgb), torch.zeros_like(mover)
-                for y in offsets:
-                    for x in offsets:
-                        ex, ey = self._grid(x, y)
-                        st, ssolid = self._trace(ex, ey)
-                        total += self._shade(ex, ey, st, ssolid)[0]
-                        touched |= self._is_mover(ssolid)
+                for dy in steps:
+                    for dx in steps:
+                        rays = self._rays(order % w + dx, order // w + dy)
+                        t2, solid2 = self._trace(rays)
+                        total += self._shade(rays, t2, solid2)[0]
+                        touched |= self._is_mover(solid2)
                 rgb = torch.where(edge[:, None], total / supersample**2, rgb)
-                mover |= touched & edge
+                mover = mover | touched & edge
         grown = mover.clone()
         grown[:, 1:] |= mover[:, :-1]
         grown[:, :-1] |= mover[:, 1:]
         grown[:, :, 1:] |= mover[:, :, :-1]
         grown[:, :, :-1] |= mover[:, :, 1:]
-        return rgb.mul(2).sub_(1), torch.where(sky, 0.0, t), grown, sky
+        return rgb.mul(2).sub(1), torch.where(sky, 0.0, t), grown, sky
 
     def _is_mover(self, solid: Tensor) -> Tensor:
         return self.is_mover.gather(1, solid.flatten(1)).view(solid.shape)
 
-    def _grid(self, x: float, y: float | None = None) -> tuple[Tensor, Tensor]:
-        columns = torch.arange(self.w, device=self.eye.device)[None, None] + x
-        rows = torch.arange(self.h, device=self.eye.device)[None, :, None] + (x if y is None else y)
-        return self._rays(columns, rows)
-
-    def _rays(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _rays(self, x: Tensor, y: Tensor) -> Tensor:
+        """Directions "m 2 r s" with z = 1 of image points "r s": r tiles, blocks or rows of s rays."""
         k = self.k[..., None, None]
-        return (x - k[:, 0, 2]) / k[:, 0, 0], (y - k[:, 1, 2]) / k[:, 1, 1]
+        return torch.stack([(x - k[:, 0, 2]) / k[:, 0, 0], (y - k[:, 1, 2]) / k[:, 1, 1]], 1)
 
-    def _direction(self, i: int, rx: Tensor, ry: Tensor) -> Tensor:
-        a = self.ray[:, i, :, :, None, None]
-        return (rx[:, None] * a[:, :, 0] + a[:, :, 2]) + ry[:, None] * a[:, :, 1]
+    def _near(self, i: int, rays: Tensor) -> Tensor:
+        """Directions in the unit coordinates of solid i, "m 3 r s"."""
+        flat = torch.baddbmm(self.ray[:, i, :, 2:], self.ray[:, i, :, :2], rays.flatten(2))
+        return flat.unflatten(2, rays.shape[2:])
 
-    def _trace(self, rx: Tensor, ry: Tensor) -> tuple[Tensor, Tensor]:
-        """z-depth of the first surface along each ray, and the solid it belongs to."""
-        inverse = self._direction(0, rx, ry).reciprocal_()
-        start = self.start[:, 0, :, None, None]
-        exits = (inverse.sign() - start) * inverse
+    def _trace(self, rays: Tensor) -> tuple[Tensor, Tensor]:
+        """z-depth of the first surface along each ray, and the solid it belongs to, "m r s"."""
+        inverse = self._near(0, rays).reciprocal_()
+        exits = (inverse.sign() - self.start[:, 0, :, None, None]) * inverse
         best = torch.minimum(torch.minimum(exits[:, 0], exits[:, 1]), exits[:, 2])
         solid = torch.zeros_like(best, dtype=torch.int64)
-        for i in self.seen:
-            enter, leave = _interval(i, self.start[:, i, :, None, None], self._direction(i, rx, ry))
-            hit = (enter < leave) & (enter < best) & (enter > NEAR)
-            best = torch.where(hit, enter, best)
-            solid.masked_fill_(hit, i)
+        for i, some in self._in_view(rays):
+            enter, leave = _interval(i, self.start[:, i, :, None, None], self._near(i, _take(rays, some)))
+            so_far = _take(best, some)
+            hit = (enter < leave) & (enter < so_far) & (enter > NEAR)
+            best = _put(best, some, torch.where(hit, enter, so_far))
+            solid = _put(solid, some, _take(solid, some).masked_fill_(hit, i))
         return best, solid
 
-    def _shade(self, rx: Tensor, ry: Tensor, t: Tensor, solid: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_view(self, rays: Tensor) -> list[tuple[int, Tensor | None]]:
+        """Each solid with the tiles of rays that may meet it; on a GPU, all of them, without asking."""
+        if rays.device.type != "cpu":
+            return [(i, None) for i in range(1, SOLIDS)]
+        low, high = rays[0].amin(-1), rays[0].amax(-1)
+        mid = (self.center[0] - self.eye[0]) @ self.turn[0]
+        radius, z = self.radius[0], mid[:, 2]
+        visible = ((self.size[0, :, 0] > 0) & (z > -radius)).expand(rays.shape[2], -1).clone()
+        for j in range(2):
+            a, lo, hi = mid[:, j], low[j, :, None], high[j, :, None]
+            visible &= (a - hi * z < radius * (1 + hi**2).sqrt()) & (lo * z - a < radius * (1 + lo**2).sqrt())
+        visible[:, 0] = False
+        return _lists(visible)
+
+    def _may_shade(self, point: Tensor) -> list[tuple[int, Tensor | None]]:
+        """Each solid with the tiles of points that it may shadow or darken; on a GPU, all of them."""
+        if point.device.type != "cpu":
+            return [(i, None) for i in range(1, SOLIDS)]
+        low, high = point[0].amin(-1), point[0].amax(-1)
+        tile, reach = (low + high).T[:, None] / 2, (high - low).norm(dim=0)[:, None] / 2 + self.radius[0] + 1e-3
+        to_light, to_solid = self.light[0] - tile, self.center[0] - tile
+        along = ((to_light * to_solid).sum(-1) / to_light.square().sum(-1)).clamp(0, 1)
+        off = (to_solid - along[..., None] * to_light).norm(dim=-1)
+        return _lists(((off < reach) | (to_solid.norm(dim=-1) < reach + REACH)) & self.casts)
+
+    def _shade(self, rays: Tensor, t: Tensor, solid: Tensor) -> tuple[Tensor, Tensor]:
         """Display colour "m 3 ..." in [0, 1] of each hit, and the side of the solid (0 to 5, 6 round, 7 sky)."""
         m, shape = self.m, t.shape
         n = shape[1] * shape[2]
-        cam = torch.stack(torch.broadcast_tensors(rx * t, ry * t, t), 1).view(m, 3, n)
+        cam = torch.cat([rays * t[:, None], t[:, None]], 1).view(m, 3, n)
         point = torch.baddbmm(self.eye[..., None], self.turn, cam)
         solid = solid.view(m, n)
         view = torch.sqrt(cam.square().sum(1))  # distance from the eye
@@ -249,7 +271,8 @@ class _Chunk:
         distance = (to_light[0].square() + to_light[1].square() + to_light[2].square()).sqrt()
         cosine = (normal[0] * to_light[0] + normal[1] * to_light[1] + normal[2] * to_light[2]) / distance
         direct = cosine.add(0.1).mul(1 / 1.1).clamp(min=0) / (1 + (distance / self.fade[:, :1]).square())
-        lit, open_sky = self._shadow(point, distance, solid)
+        lit, open_sky = self._shadow(point.view(m, 3, *shape[1:]), distance.view(shape), solid.view(shape))
+        lit, open_sky = lit.view(m, n), open_sky.view(m, n)
         direct = direct * lit
         up = 0.5 - 0.5 * normal[1]
         light = [
@@ -273,25 +296,26 @@ class _Chunk:
         """How much of the lamp, and of the surroundings, each point sees, in [0, 1]."""
         lit = torch.ones_like(distance)
         near = torch.ones_like(distance)
-        for i in self.casts:
-            o = torch.baddbmm(self.shift[:, i], self.unit[:, i], point)
-            d = self.lamp[:, i, :, None] - o
+        for i, some in self._may_shade(point):
+            here, far, casts = _take(point, some), _take(distance, some), self.casts[:, i, None, None]
+            o = torch.baddbmm(self.shift[:, i], self.unit[:, i], here.flatten(2)).view(here.shape)
+            d = self.lamp[:, i, :, None, None] - o
             enter, leave = _interval(i, o, d)
             enter = enter.clamp_(min=0)
-            chord = (leave.clamp_(max=1) - enter) * distance
-            thin = 2 * self.size[:, i].amin(-1, keepdim=True)
-            blur = torch.minimum(0.05 + 0.25 * enter * distance, thin)
-            dark = (chord / blur).clamp_(0, 1)
-            keep = ~self.is_mover[:, i, None]
-            lit = lit * (1 - dark * keep)
-            gap = (o.abs_() - 1).clamp_(min=0) * self.size[:, i, :, None]
+            chord = (leave.clamp_(max=1) - enter) * far
+            thin = 2 * self.size[:, i].amin(-1)[:, None, None]
+            blur = torch.minimum(0.05 + 0.25 * enter * far, thin.clamp(min=1e-3))
+            dark = (chord / blur).clamp_(0, 1) * casts
+            lit = _put(lit, some, _take(lit, some) * (1 - dark))
+            gap = (o.abs_() - 1).clamp_(min=0) * self.size[:, i, :, None, None]
             close = (1 - gap.square_().sum(1).mul_(1 / REACH**2)).clamp_(min=0).square_().mul_(0.5)
-            near = near * (1 - torch.where((solid == i) | ~keep, 0.0, close))
-        room = torch.baddbmm(self.shift[:, 0], self.unit[:, 0], point).abs_()
-        gap = (1 - room) * self.size[:, 0, :, None]
+            close = torch.where((_take(solid, some) != i) & casts, close, 0.0)
+            near = _put(near, some, _take(near, some) * (1 - close))
+        room = torch.baddbmm(self.shift[:, 0], self.unit[:, 0], point.flatten(2)).abs_().view(point.shape)
+        gap = (1 - room) * self.size[:, 0, :, None, None]
         corner = 1 - 0.35 * torch.exp(gap * -3.5)
         corner = corner[:, 0] * corner[:, 1] * corner[:, 2]
-        return lit, near * torch.where(self.open[:, None], 1.0, corner / 0.65)
+        return lit, near * torch.where(self.open[:, None, None], 1.0, corner / 0.65)
 
     def _sample(self, texture: Tensor, u: Tensor, v: Tensor, lod: Tensor) -> Tensor:
         """Trilinear lookup, "3 m n", in texture `texture` of the flattened bank."""
@@ -318,6 +342,34 @@ class _Chunk:
                     texel = bank.index_select(0, (row + column).view(-1)).view(*u.shape, 3)
                     result = result + texel * (wy * wx)[..., None]
         return result.movedim(-1, 0)
+
+
+def _tiles(height: int, width: int, device: torch.device) -> Tensor:
+    """Pixel numbers by tiles, "r s", each tile compact in the image; the last pixel fills the last tile."""
+    pixel = torch.arange(height * width, device=device)
+    row, column = pixel // width, pixel % width
+    return _blocks(torch.argsort((row // TILE) * width + column // TILE, stable=True))
+
+
+def _blocks(items: Tensor) -> Tensor:
+    """The items in rows of `TILE**2`, the last one repeated to fill the last row."""
+    missing = -len(items) % TILE**2
+    return torch.cat([items, items[-1:].expand(missing)]).view(-1, TILE**2)
+
+
+def _lists(pairs: Tensor) -> list[tuple[int, Tensor]]:
+    """Columns of "r p" with a hit, each with its rows."""
+    counts = pairs.sum(0).tolist()
+    rows = pairs.T.nonzero()[:, 1].split(counts)
+    return [(i, row) for i, row in enumerate(rows) if counts[i]]
+
+
+def _take(x: Tensor, some: Tensor | None) -> Tensor:
+    return x if some is None else x.index_select(-2, some)
+
+
+def _put(x: Tensor, some: Tensor | None, value: Tensor) -> Tensor:
+    return value if some is None else x.index_copy_(-2, some, value)
 
 
 def _interval(i: int, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
