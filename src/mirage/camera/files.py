@@ -286,7 +286,7 @@ def read_rgbd(path: Path) -> Poses | None:
     if file.suffix != ".npz" or not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {k: torch.from_numpy(archive[k].astype(np.float64)) for k in ("c2w", "w2c", "K") if k in archive}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is not a readable archive of plain arrays: {error}") from error
