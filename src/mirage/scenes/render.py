@@ -201,11 +201,13 @@ class _Chunk:
         if point.device.type != "cpu":
             return [(i, None) for i in range(1, SOLIDS)]
         low, high = point[0].amin(-1), point[0].amax(-1)
-        tile, reach = (low + high).T[:, None] / 2, (high - low).norm(dim=0)[:, None] / 2 + self.radius[0] + 1e-3
-        to_light, to_solid = self.light[0] - tile, self.center[0] - tile
-        along = ((to_light * to_solid).sum(-1) / to_light.square().sum(-1)).clamp(0, 1)
-        off = (to_solid - along[..., None] * to_light).norm(dim=-1)
-        return _lists(((off < reach) | (to_solid.norm(dim=-1) < reach + REACH)) & self.casts)
+        tile, half = ((low + high) / 2)[..., None], ((high - low) / 2).square().sum(0).sqrt()[:, None]
+        reach = half + self.radius[0] + 1e-3
+        light, solid = self.light[0, :, None, None] - tile, self.center[0].T[:, None] - tile
+        along = (_dot(light, solid) / _dot(light, light)).clamp(0, 1)
+        off = solid - along * light
+        near = _dot(solid, solid) < (reach + REACH).square()
+        return _lists(((_dot(off, off) < reach.square()) | near) & self.casts)
 
     def _shade(self, rays: Tensor, t: Tensor, solid: Tensor) -> tuple[Tensor, Tensor]:
         """Display colour "m 3 ..." in [0, 1] of each hit, and the side of the solid (0 to 5, 6 round, 7 sky)."""
@@ -220,7 +222,7 @@ class _Chunk:
         # The hit in the solid's own unit coordinates, its side and its normal.
         table = torch.cat([self.unit.flatten(2), self.shift.flatten(2)], -1)
         rows = (solid + torch.arange(m, device=solid.device)[:, None] * SOLIDS).view(-1)
-        unit = table.view(-1, 12).T.contiguous()[:, rows].view(12, m, n)
+        unit = table.view(-1, 12).T.contiguous().index_select(1, rows).view(12, m, n)
         q = [
             unit[3 * j] * point[:, 0] + unit[3 * j + 1] * point[:, 1] + unit[3 * j + 2] * point[:, 2] + unit[9 + j]
             for j in range(3)
@@ -244,11 +246,11 @@ class _Chunk:
 
         # Material and texture coordinates.
         face = torch.where(is_y, torch.where(q[1] < 0, 2, 3), torch.where(is_x | rounded, 0, 1))
-        sheet = self.material.flatten(0, 2).T.contiguous()[:, rows * 4 + face.view(-1)].view(9, m, n)
+        sheet = self.material.flatten(0, 2).T.contiguous().index_select(1, rows * 4 + face.view(-1)).view(9, m, n)
         around = torch.atan2(q[0], q[2]) * (0.5 / torch.pi)
         u = torch.where(rounded, around, torch.where(is_x, q[2], q[0])) * sheet[1] + sheet[3]
         v = torch.where(is_y, q[2], q[1]) * sheet[2] + sheet[4]
-        extent = self.size.view(-1, 3).T.contiguous()[:, rows].view(3, m, n)
+        extent = self.size.view(-1, 3).T.contiguous().index_select(1, rows).view(3, m, n)
         ray = [(point[:, j] - self.eye[:, j, None]) / view for j in range(3)]
         facing = (normal[0] * ray[0] + normal[1] * ray[1] + normal[2] * ray[2]).abs().clamp(min=0.03)
         across = torch.where(is_x, extent[2], extent[0]) * torch.where(rounded, 2 * torch.pi, 1.0)
@@ -362,6 +364,10 @@ def _lists(pairs: Tensor) -> list[tuple[int, Tensor]]:
     counts = pairs.sum(0).tolist()
     rows = pairs.T.nonzero()[:, 1].split(counts)
     return [(i, row) for i, row in enumerate(rows) if counts[i]]
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def _take(x: Tensor, some: Tensor | None) -> Tensor:
