@@ -31,7 +31,8 @@ def start() -> torch.Tensor:
     return screw(torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.3, 0.2, -0.1]), torch.tensor(1.0)).double()
 
 
-def matrices(truth: Cameras, start: torch.Tensor) -> np.ndarray:
+@pytest.fixture
+def poses(truth, start) -> np.ndarray:
     """cam_from_file in float64."""
     return (truth.cam_from_world.double() @ start).numpy()
 
@@ -41,34 +42,34 @@ def normalised(truth: Cameras) -> list[float]:
     return [k[0, 0].item(), k[1, 1].item(), k[0, 2].item(), k[1, 2].item()]
 
 
-def write_spatia(folder: Path, truth: Cameras, start: torch.Tensor) -> Path:
-    (folder / "w2c.txt").write_text("\n".join(json.dumps(m.tolist()) for m in matrices(truth, start)))
+def write_spatia(folder: Path, truth: Cameras, poses: np.ndarray) -> Path:
+    (folder / "w2c.txt").write_text("\n".join(json.dumps(m.tolist()) for m in poses))
     (folder / "intrinsics.txt").write_text("[{} {} {} {}]".format(*normalised(truth)))
     return folder
 
 
-def write_realestate10k(folder: Path, truth: Cameras, start: torch.Tensor) -> Path:
+def write_realestate10k(folder: Path, truth: Cameras, poses: np.ndarray) -> Path:
     lines = ["https://example.org/watch"]
-    for n, m in enumerate(matrices(truth, start)):
+    for n, m in enumerate(poses):
         lines.append(" ".join(f"{x:.9f}" for x in [1000 * n, *normalised(truth), 0, 0, *m[:3].ravel()]))
     (folder / "clip.txt").write_text("\n".join(lines) + "\n")
     return folder / "clip.txt"
 
 
-def nerfstudio(truth: Cameras, start: torch.Tensor) -> dict:
+def nerfstudio(truth: Cameras, poses: np.ndarray) -> dict:
     k = truth.intrinsics[0].double()
     names = {"fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]}
-    frames = [{"file_path": None, "transform_matrix": (np.linalg.inv(m) @ GL).tolist()} for m in matrices(truth, start)]
+    frames = [{"file_path": None, "transform_matrix": (np.linalg.inv(m) @ GL).tolist()} for m in poses]
     return {**{name: value.item() for name, value in names.items()}, "w": WIDTH, "h": HEIGHT, "frames": frames}
 
 
-def write_nerfstudio(folder: Path, truth: Cameras, start: torch.Tensor) -> Path:
-    (folder / "transforms.json").write_text(json.dumps(nerfstudio(truth, start)))
+def write_nerfstudio(folder: Path, truth: Cameras, poses: np.ndarray) -> Path:
+    (folder / "transforms.json").write_text(json.dumps(nerfstudio(truth, poses)))
     return folder
 
 
-def write_rgbd(folder: Path, truth: Cameras, start: torch.Tensor) -> Path:
-    w2c, k = matrices(truth, start), truth.intrinsics[0].double().numpy().copy()
+def write_rgbd(folder: Path, truth: Cameras, poses: np.ndarray) -> Path:
+    w2c, k = poses, truth.intrinsics[0].double().numpy().copy()
     k[:2, 2] -= 0.5
     np.savez(folder / "cameras.npz", w2c=w2c, c2w=np.linalg.inv(w2c), K=k, depth_scale=1000.0)
     (folder / "rgb").mkdir()
@@ -89,8 +90,8 @@ def test_every_reader_is_tested():
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_same_path_is_read_from_every_format(name, truth, start, tmp_path):
-    place = WRITERS[name](tmp_path, truth, start)
+def test_the_same_path_is_read_from_every_format(name, truth, start, poses, tmp_path):
+    place = WRITERS[name](tmp_path, truth, poses)
     for format in ("auto", name):
         read = load_trajectory(place, HEIGHT, WIDTH, format=format)
         assert read.format == name
@@ -104,8 +105,8 @@ def test_the_same_path_is_read_from_every_format(name, truth, start, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_path_from_a_file_is_built_like_any_other(name, truth, start, tmp_path):
-    place = str(WRITERS[name](tmp_path, truth, start))
+def test_a_path_from_a_file_is_built_like_any_other(name, truth, poses, tmp_path):
+    place = str(WRITERS[name](tmp_path, truth, poses))
     camera = Cameras.from_fov(1.0, HEIGHT, WIDTH)
     whole = build_path(place, None, camera).cameras
     torch.testing.assert_close(whole.cam_from_world, truth.cam_from_world, atol=2e-6, rtol=0)
@@ -126,41 +127,29 @@ def test_a_path_from_a_file_is_built_like_any_other(name, truth, start, tmp_path
     "fault, message",
     [
         ("nan", "not finite"),
-        ("stretched", "not orthonormal, R R.T is off the identity by 0.2"),
+        ("stretched", "not orthonormal, R R.T is off the identity by 0"),
         ("mirrored", "mirror image"),
         ("empty", "no poses"),
     ],
 )
-def test_impossible_poses_are_refused_with_their_place(name, fault, message, truth, start, tmp_path):
-    pose = truth.cam_from_world
+def test_impossible_poses_are_refused_with_their_place(name, fault, message, truth, poses, tmp_path):
     if fault == "nan":
-        pose[2, 0, 3] = math.nan
-    if fault == "stretched":
-        pose[2, :3, :3] *= 1.1
-    if fault == "mirrored":
-        pose[2, :3, :3] *= -1
-    if fault == "empty":
-        truth = truth[:1][torch.zeros(0, dtype=torch.long)] if name != "spatia" else truth
-    lens = Cameras.cat([truth, Cameras.from_fov(1.2, HEIGHT, WIDTH)])  # writers take the first intrinsics
-    lens = Cameras(lens.intrinsics, lens.cam_from_world, HEIGHT, WIDTH)
-
-    class Written:  # the poses under test with intrinsics that exist
-        cam_from_world, intrinsics, resize = truth.cam_from_world, lens.intrinsics, lens.resize
-
-    with np.errstate(all="ignore"):
-        place = WRITERS[name](tmp_path, Written, start)
-    if fault == "empty" and name == "spatia":
-        (tmp_path / "w2c.txt").write_text("\n")
+        poses[2, 0, 3] = math.nan
+    elif fault == "stretched":
+        poses[2, :3, :3] *= 1.1
+    elif fault == "mirrored":
+        poses[2, :3, :3] *= -1
+    elif fault == "empty":
+        poses = poses[:0]
+    place = WRITERS[name](tmp_path, truth, poses)
     where = {"spatia": "line 3", "realestate10k": "line 4", "nerfstudio": "frame 2", "rgbd": "pose 2"}[name]
-    if name in ("nerfstudio",):
-        message = message.replace("0.2", "0.")
     with pytest.raises(ValueError, match=message if fault == "empty" else f"{where}: .*{message}"):
         load_trajectory(place, HEIGHT, WIDTH)
 
 
-def test_few_digits_are_made_exactly_rigid(truth, start, tmp_path):
-    write_spatia(tmp_path, truth, start)
-    rounded = [json.dumps(np.round(m, 4).tolist()) for m in matrices(truth, start)]
+def test_few_digits_are_made_exactly_rigid(truth, poses, tmp_path):
+    write_spatia(tmp_path, truth, poses)
+    rounded = [json.dumps(np.round(m, 4).tolist()) for m in poses]
     (tmp_path / "w2c.txt").write_text("\n".join(rounded))
     read = load_trajectory(tmp_path, HEIGHT, WIDTH)
     rotation = read.cameras.cam_from_world[:, :3, :3]
@@ -186,14 +175,14 @@ def test_few_digits_are_made_exactly_rigid(truth, start, tmp_path):
         (lambda f: (f / "intrinsics.txt").unlink(), "needs an intrinsics.txt"),
     ],
 )
-def test_broken_spatia_files_are_refused(change, message, truth, start, tmp_path):
-    change(write_spatia(tmp_path, truth, start))
+def test_broken_spatia_files_are_refused(change, message, truth, poses, tmp_path):
+    change(write_spatia(tmp_path, truth, poses))
     with pytest.raises(ValueError, match=message):
         load_trajectory(tmp_path, HEIGHT, WIDTH)
 
 
-def test_broken_realestate10k_files_are_refused(truth, start, tmp_path):
-    file = write_realestate10k(tmp_path, truth, start)
+def test_broken_realestate10k_files_are_refused(truth, poses, tmp_path):
+    file = write_realestate10k(tmp_path, truth, poses)
     lines = file.read_text().splitlines()
     for n, line in [(3, lines[3] + " 1.0"), (3, "x y z"), (1, lines[1].rsplit(" ", 1)[0])]:
         file.write_text("\n".join([*lines[:n], line, *lines[n + 1 :]]))
@@ -204,9 +193,9 @@ def test_broken_realestate10k_files_are_refused(truth, start, tmp_path):
         load_trajectory(file, HEIGHT, WIDTH)
 
 
-def test_realestate10k_variants(truth, start, tmp_path):
+def test_realestate10k_variants(truth, poses, tmp_path):
     """Without a URL, with names in place of times and a caption, with distortion, with time running back."""
-    file = write_realestate10k(tmp_path, truth, start)
+    file = write_realestate10k(tmp_path, truth, poses)
     url, *lines = file.read_text().splitlines()
     words = [line.split() for line in lines]
     named = [" ".join([f"frames/{n}.png", *row[1:5], *row[7:]]) for n, row in enumerate(words)]
@@ -223,9 +212,9 @@ def test_realestate10k_variants(truth, start, tmp_path):
         assert note is None or any(note in found for found in read.notes)
 
 
-def test_nerfstudio_variants(truth, start, tmp_path):
+def test_nerfstudio_variants(truth, poses, tmp_path):
     """Intrinsics per frame or as an angle, an applied transform, a last row left out."""
-    content = nerfstudio(truth, start)
+    content = nerfstudio(truth, poses)
     applied = np.array([[0, 1, 0, 0.5], [1, 0, 0, 0], [0, 0, -1, 2.0]])
     square = np.vstack([applied, [0, 0, 0, 1]])
     turned = [{"transform_matrix": (square @ f["transform_matrix"])[:3].tolist()} for f in content["frames"]]
@@ -259,9 +248,9 @@ def test_nerfstudio_variants(truth, start, tmp_path):
         ({"frames": [{"transform_matrix": np.zeros((4, 4)).tolist()}]}, "frame 0: .*not orthonormal"),
     ],
 )
-def test_broken_nerfstudio_files_are_refused(change, message, truth, start, tmp_path):
+def test_broken_nerfstudio_files_are_refused(change, message, truth, poses, tmp_path):
     file = tmp_path / "transforms.json"
-    file.write_text(json.dumps({**nerfstudio(truth, start), **change}))
+    file.write_text(json.dumps({**nerfstudio(truth, poses), **change}))
     with pytest.raises(ValueError, match=message):
         load_trajectory(file)
 
@@ -277,8 +266,8 @@ def test_broken_nerfstudio_files_are_refused(change, message, truth, start, tmp_
         ({"w2c": np.array([{}])}, "archive of plain arrays"),
     ],
 )
-def test_broken_rgbd_folders_are_refused(change, message, truth, start, tmp_path):
-    write_rgbd(tmp_path, truth, start)
+def test_broken_rgbd_folders_are_refused(change, message, truth, poses, tmp_path):
+    write_rgbd(tmp_path, truth, poses)
     with np.load(tmp_path / "cameras.npz") as archive:
         arrays = dict(archive)
     np.savez(tmp_path / "cameras.npz", **{**arrays, **change})
@@ -289,8 +278,8 @@ def test_broken_rgbd_folders_are_refused(change, message, truth, start, tmp_path
         load_trajectory(tmp_path)
 
 
-def test_an_rgbd_folder_knows_its_size_and_needs_only_one_direction(truth, start, tmp_path):
-    write_rgbd(tmp_path, truth, start)
+def test_an_rgbd_folder_knows_its_size_and_needs_only_one_direction(truth, poses, tmp_path):
+    write_rgbd(tmp_path, truth, poses)
     with np.load(tmp_path / "cameras.npz") as archive:
         arrays = dict(archive)
     del arrays["w2c"]
@@ -316,7 +305,7 @@ def test_files_of_another_format_are_refused(content, suffix, tmp_path):
         load_trajectory(file, HEIGHT, WIDTH)
 
 
-def test_what_is_not_there_is_refused(truth, start, tmp_path):
+def test_what_is_not_there_is_refused(truth, poses, tmp_path):
     with pytest.raises(ValueError, match="no such file or folder"):
         load_trajectory(tmp_path / "nothing")
     with pytest.raises(ValueError, match="not a camera path of a known format"):
@@ -325,7 +314,7 @@ def test_what_is_not_there_is_refused(truth, start, tmp_path):
     with pytest.raises(ValueError, match="the file is empty"):
         load_trajectory(tmp_path / "empty.txt")
     with pytest.raises(ValueError, match="unknown camera format 'blender', expected auto or one of spatia"):
-        load_trajectory(write_spatia(tmp_path, truth, start), format="blender")
+        load_trajectory(write_spatia(tmp_path, truth, poses), format="blender")
     with pytest.raises(ValueError, match="looked for rgbd"):
         load_trajectory(tmp_path, format="rgbd")
     with pytest.raises(ValueError, match="give height and width"):
