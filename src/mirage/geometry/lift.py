@@ -20,7 +20,7 @@ class LiftedViews:
     edge: Bool[Tensor, "v h w"]
     """Cells that straddle a depth edge: their plane is that of the largest surface, their token is of both."""
     reach: Float32[Tensor, "v h w 4"]
-    """1 for each side (left, right, top, bottom) on which the surface goes on into the next cell."""
+    """How far the surface goes to the left, right, top and bottom of the cell's centre, in cells."""
 
     @property
     def depth(self) -> Float32[Tensor, "v h w"]:

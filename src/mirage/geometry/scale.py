@@ -21,12 +21,13 @@ class DepthAlignment:
 
 
 def align_depth(
-    depth: Float32[Tensor, "v h w"], known: Float32[Tensor, "v h w"], *, min_cells: int = 16
+    depth: Float32[Tensor, "v h w"], known: Float32[Tensor, "v h w"], *, min_cells: int = 16, believable: float = 0.1
 ) -> DepthAlignment:
     r"""Find the scale, and if the data ask for it the shift, that brings new depth onto known depth.
 
     Robust: the median of the ratios is refined by reweighted least squares, so movers and wrong cells do not pull. The
-    identity is returned if it is as good (no drift by fitting noise) or if fewer than `min_cells` cells are co-visible.
+    identity is returned if it is as good (no drift by fitting noise), if fewer than `min_cells` cells are co-visible,
+    or if half of them disagree by more than `believable` after the fit (they show different things).
 
     Equation:
         .. math:: 1 / z_{known} \approx 1 / (scale \cdot z) + shift
@@ -40,6 +41,7 @@ def align_depth(
         depth: New depth at the cell centres, in the estimator's units.
         known: Depth of the memory in the same cells, in world units.
         min_cells: Least number of co-visible cells.
+        believable: Largest median relative disagreement of a fit that is used.
 
     Returns:
         The alignment, with its residual and the number of cells.
@@ -90,6 +92,6 @@ def align_depth(
         # A shift is believed only if it explains clearly more than a scale does.
         if factor > 0 and median < best[0] * (0.5 if fits_shift else 1.0):
             best = (median, factor, shift)
-    if identity <= best[0] * 1.25 + 1e-3:
+    if best[0] > believable or identity <= best[0] * 1.25 + 1e-3:
         return DepthAlignment(residual=identity, cells=cells)
     return DepthAlignment(scale=1 / best[1], shift=best[2], residual=best[0], cells=cells)

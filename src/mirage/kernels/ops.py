@@ -95,7 +95,8 @@ def lift_planes(
     r"""Give each latent cell one plane: the largest surface among the usable pixels inside it.
 
     The first half of the lift (Eq. 4). Depths of different surfaces are never blended: a cell
-    that straddles a depth edge is cut at the widest gaps and keeps its largest part, marked as edge.
+    that straddles a depth edge is cut at the widest gaps and keeps its largest part, marked as edge; the
+    smaller part is left to the neighbour whose surface it is.
 
     Equation:
         .. math:: 1 / z(u, v) = a_0 + a_1 (u - u_i) + a_2 (v - v_i)
@@ -117,8 +118,8 @@ def lift_planes(
 
     Returns:
         The planes (:math:`a_0, a_1, a_2`), zero where no pixel is usable; the number of usable pixels per cell;
-        the cells that straddle a depth edge; and a 1 for each side (left, right, top, bottom) on which the
-        surface goes on into the next cell.
+        the cells that straddle a depth edge; and how far the surface goes to the left, right, top and bottom of the
+        cell's centre, in cells: half a cell, less beside an edge, more where it goes on into the next cell.
 
     Raises:
         ValueError: If `height` or `width` does not divide the size of `depth`.
@@ -138,8 +139,8 @@ def lift_planes(
         >>> plane, count, edge, reach = lift_planes(depth, depth > 0, 1, 2)
         >>> (1 / plane[0, 0, :, 0]).tolist(), count[0, 0].tolist(), edge[0, 0].tolist()
         ([2.0, 2.0], [8, 9], [False, True])
-        >>> reach[0, 0, 0].tolist()
-        [0.0, 1.0, 0.0, 0.0]
+        >>> [round(x, 2) for x in reach[0, 0, 0].tolist()]
+        [0.5, 0.85, 0.5, 0.5]
     """
     if height < 1 or width < 1 or depth.shape[1] % height or depth.shape[2] % width:
         raise ValueError(
@@ -183,9 +184,10 @@ def splat_surfels(
 
         is the homography between the target cell centre (x, y) and the source offset (du, dv); the target depth is
         :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with
-        :math:`z \le z^* (1 + tolerance)` the least (rank, blur, outside, ident), where blur grows when the element's
-        image is larger than 1.4 cells or smaller than half a cell, and outside tells a hit in the overlap beyond
-        the element's own cell. Departs from Eq. 5, in which a point fills one whole cell.
+        :math:`z \le z^* (1 + tolerance)` the least (rank, fringe, blur, outside, ident): fringe tells a hit beyond the
+        last centre of the surface, where nothing is left to interpolate with; blur grows when the element's image is
+        larger than 1.4 cells or smaller than half a cell; outside tells a hit in the overlap beyond the
+        element's own cell. Departs from Eq. 5, in which a point fills one whole cell.
 
     Convention:
         Cell centres at +0.5 in both grids; see `splat_nearest`. Depth is z.
@@ -194,7 +196,7 @@ def splat_surfels(
         plane: Inverse depth at the centre and its slopes along x and y, per source cell; from `lift_planes`.
         center: Centre (x, y) of the element in its source grid, in cells.
         reach: How far the element goes to the left, right, top and bottom of its centre, in source cells.
-        rank: Class of the element, 0 (best) to 8191.
+        rank: Class of the element, 0 (best) to 4095.
         ident: Name of the element, unique, below 2**44; settles all ties.
         source: Source view of each element.
         target_from_source: `K_v R K_s^-1` from source grid to target grid, for the infinite homography.

@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
 EMPTY = torch.iinfo(torch.int64).max
+SLACK = 0.35  # overlap with the next cell of the same surface, in cells: closes the seam between two planes
+FRINGE = 0.1  # cells beyond the last centre of a surface from which a sample counts as extrapolated
 MINIMUM_FIT = 9  # pixels per cell from which a plane is fitted inside the cell
 PAIRS_AT_ONCE = 1 << 21  # elements x views handled in one go
 
@@ -48,6 +50,8 @@ def cell_planes(
     mask = blocks(usable)
     disparity = torch.where(mask, 1 / torch.where(mask, blocks(depth), 1.0), 0.0)
     count = mask.sum(-1)
+    box = torch.full((*count.shape, 4), 0.5, device=depth.device)
+    other, other_box = torch.zeros_like(box[..., :3]), torch.zeros_like(box)
 
     if rows * cols >= MINIMUM_FIT:
         y = ((torch.arange(rows, device=depth.device) + 0.5) / rows - 0.5).repeat_interleave(cols)
@@ -56,7 +60,14 @@ def cell_planes(
         plane, residual = _fit(basis, disparity, mask)
         edge = residual > tolerance * plane[..., 0].clamp(min=0)
         if edge.any():
-            plane[edge] = _fit(basis, disparity[edge], _largest_surface(disparity[edge], mask[edge], tolerance))[0]
+            part = _largest_surface(disparity[edge], mask[edge], tolerance)
+            plane[edge] = _fit(basis, disparity[edge], part)[0]
+            rest = _largest_surface(disparity[edge], mask[edge] & ~part, tolerance)
+            side = torch.stack([-x, x, -y, y], -1) + 0.5 / x.new_tensor([cols, cols, rows, rows])
+            box[edge] = torch.where(part[..., None], side, -torch.inf).amax(-2).clamp(min=0.05)
+            other_box[edge] = torch.where(rest[..., None], side, -torch.inf).amax(-2)
+            weight = rest / rest.sum(-1, keepdim=True).clamp(min=1)
+            other[edge] = torch.stack([(weight * value).sum(-1) for value in (disparity[edge], x, y)], -1)
     else:
         centre = disparity.masked_fill(~mask, torch.inf).sort(-1)[0]
         centre = centre.gather(-1, ((count - 1).clamp(min=0) // 2)[..., None])
@@ -70,7 +81,7 @@ def cell_planes(
     plane[..., 1:] /= steep.clamp(min=1)[..., None]
     valid = (plane[..., 0] > 0) & (count > 0)
     plane[~valid] = 0
-    return plane, count, edge & valid, _reach(plane, valid, tolerance)
+    return plane, count, edge & valid, _reach(plane, valid, box, other, other_box, tolerance)
 
 
 def _fit(
@@ -129,20 +140,38 @@ def _slopes(disparity: Float32[Tensor, "v h w"]) -> Float32[Tensor, "v h w 2"]:
 
 
 def _reach(
-    plane: Float32[Tensor, "v h w 3"], valid: Bool[Tensor, "v h w"], tolerance: float
+    plane: Float32[Tensor, "v h w 3"],
+    valid: Bool[Tensor, "v h w"],
+    box: Float32[Tensor, "v h w 4"],
+    other: Float32[Tensor, "v h w 3"],
+    other_box: Float32[Tensor, "v h w 4"],
+    tolerance: float,
 ) -> Float32[Tensor, "v h w 4"]:
-    """1 for each side (left, right, top, bottom) on which the surface goes on into the next cell."""
-    reach = torch.zeros(*valid.shape, 4, device=plane.device)
-    for axis, slope in ((2, 1), (1, 2)):
+    """The box of each cell's surface (left, right, top, bottom), and more where it goes on into the next cell.
+
+    Into a cell of the same surface it goes by `SLACK`; into a cell that straddles an edge and has the surface as its
+    smaller part (`other`: inverse depth, x, y), as far as that part, but never over the centre.
+    """
+    reach = box.clone()
+    for axis, along in ((2, 0), (1, 1)):
         size = valid.shape[axis] - 1
-        first, second = plane.narrow(axis, 0, size), plane.narrow(axis, 1, size)
-        here = first[..., 0] + 0.5 * first[..., slope]
-        there = second[..., 0] - 0.5 * second[..., slope]
-        joined = valid.narrow(axis, 0, size) & valid.narrow(axis, 1, size)
-        joined = joined & ((here - there).abs() <= 2 * tolerance * torch.minimum(here, there))
-        side = 2 * (slope - 1)
-        reach.narrow(axis, 1, size)[..., side] = joined.float()
-        reach.narrow(axis, 0, size)[..., side + 1] = joined.float()
+        for sign in (-1, 1):
+            mine, next_ = (1, 0) if sign < 0 else (0, 1)
+            near_side = 2 * along + mine  # of the next cell, towards this one
+            here, there = plane.narrow(axis, mine, size), plane.narrow(axis, next_, size)
+            part, part_box = other.narrow(axis, next_, size), other_box.narrow(axis, next_, size)
+            side = 2 * along + next_
+            whole = valid.narrow(axis, mine, size) & (box.narrow(axis, mine, size)[..., side] > 0.4)
+            border = here[..., 0] + 0.5 * sign * here[..., 1 + along]
+            gap = (border - there[..., 0] + 0.5 * sign * there[..., 1 + along]).abs()
+            joined = valid.narrow(axis, next_, size) & (box.narrow(axis, next_, size)[..., near_side] > 0.4)
+            joined &= gap <= 2 * tolerance * torch.minimum(border, there[..., 0] - 0.5 * sign * there[..., 1 + along])
+            foretold = here[..., 0] + (here[..., 1:] * part[..., 1:]).sum(-1) + sign * here[..., 1 + along]
+            goes_on = (part[..., 0] > 0) & (part_box[..., near_side] > 0.4)
+            goes_on &= (foretold - part[..., 0]).abs() <= 2 * tolerance * part[..., 0]
+            further = torch.where(goes_on, (0.5 + part_box[..., side]).clamp(0, 0.45), 0.0)
+            further = torch.where(joined, SLACK, further)
+            reach.narrow(axis, mine, size)[..., side] += further * whole
     return reach
 
 
@@ -183,7 +212,7 @@ def surfel_hits(
             near,
             tolerance,
         )
-        for v in range(0, views, step)
+        for v in range(0, max(1, views), step)
     ]
     index, depth, hit, size = (torch.cat(part) for part in zip(*parts, strict=True))
     shape = (views, height, width)
@@ -267,7 +296,9 @@ def _hits_of_views(plane, center, reach, rank, ident, source, matrix, epipole, h
     octaves = size.clamp(min=1e-6).log2()
     blur = (2 * (octaves - 0.5)).ceil().clamp(0, 15) + (-octaves - 1).floor().clamp(0, 15)
     outside = torch.maximum(du.abs(), dv.abs()) > 0.5 + slop
-    key = (rank[chosen] << 5) + blur.clamp(max=30).long()
+    left, right, top, bottom = (reach[chosen] <= 0.5).unbind(-1)
+    fringe = (left & (du < -FRINGE)) | (right & (du > FRINGE)) | (top & (dv < -FRINGE)) | (bottom & (dv > FRINGE))
+    key = (rank[chosen] << 6) + (fringe.long() << 5) + blur.clamp(max=30).long()
     key = (((key << 1) | outside) << 44) | ident[chosen]
     best = torch.full((views * cells,), EMPTY, device=device).scatter_reduce(0, cell, key, "amin")
     won = key == best[cell]
@@ -317,5 +348,5 @@ def weighted_rows(
     features: Float[Tensor, "n c"], neighbour: Int64[Tensor, "m 4"], weight: Float32[Tensor, "m 4"]
 ) -> Float[Tensor, "m c"]:
     """Sum of four rows per output, in float32, in the dtype of the features; zero weights drop their row exactly."""
-    rows = features[neighbour.flatten()].view(*neighbour.shape, -1).float()
+    rows = features[neighbour.flatten()].unflatten(0, neighbour.shape).float()
     return (rows * weight[..., None]).sum(1).to(features.dtype)

@@ -217,7 +217,7 @@ class LatentMemory(Memory):
             return surfels, 0
         # Least useful last: the first view, then the newest views; inside a view what is not on a depth edge.
         order = torch.argsort(
-            -2 * surfels.name[surfels.source] + (surfels.flags >> 4).long() - surfels.observed * (1 << 60), stable=True
+            -2 * surfels.name[surfels.source] + surfels.edge.long() - surfels.observed * (1 << 60), stable=True
         )
         low, high = int(surfels.observed.sum()), len(surfels)
         while low < high:  # the largest prefix that fits
@@ -295,8 +295,8 @@ def _checked(tensors: dict[str, Tensor], path: str | os.PathLike) -> Surfels:
             raise ValueError(f"path: {path}: {key} must be {like.ndim}-dimensional {like.dtype}, got {ndim}, {dtype}")
     surfels = Surfels(**tensors)
     n, (s, h, w) = len(surfels), surfels.lookup.shape
-    shapes = {"features": (n, surfels.features.shape[1]), "plane": (n, 3), "source": (n,), "cell": (n,), "flags": (n,)}
-    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,)}
+    shapes = {"features": (n, surfels.features.shape[1]), "plane": (n, 3), "source": (n,), "cell": (n,), "edge": (n,)}
+    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,), "reach": (n, 4)}
     for key, shape in shapes.items():
         if tuple(tensors[key].shape) != shape:
             raise ValueError(f"path: {path}: {key} must be {shape}, got {tuple(tensors[key].shape)}")

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import LiftedViews
 from mirage.kernels import ops
 
-SLACK = 0.35  # overlap with the next cell of the same surface, in cells: closes the seam between two planes
-SIDES = 4  # bits 0..3 of `flags`: the surface goes on to the left, right, top, bottom
-EDGE = 1 << SIDES  # bit 4: the cell straddles a depth edge
+REACH_STEP = 1 / 128  # reaches are stored in one byte each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,9 @@ class Surfels:
     plane: Float32[Tensor, "n 3"]
     source: Int[Tensor, " n"]
     cell: Int[Tensor, " n"]
-    flags: UInt8[Tensor, " n"]
+    edge: Bool[Tensor, " n"]
+    reach: Int8[Tensor, "n 4"]
+    """To the left, right, top and bottom of the centre, in 1/128 of a cell."""
     intrinsics: Float32[Tensor, "s 3 3"]
     """Of the source views, in cells."""
     cam_from_world: Float32[Tensor, "s 4 4"]
@@ -59,7 +59,8 @@ class Surfels:
             plane=new(0, 3, dtype=torch.float32),
             source=new(0, dtype=torch.int32),
             cell=new(0, dtype=torch.int32),
-            flags=new(0, dtype=torch.uint8),
+            edge=new(0, dtype=torch.bool),
+            reach=new(0, 4, dtype=torch.int8),
             intrinsics=new(0, 3, 3, dtype=torch.float32),
             cam_from_world=new(0, 4, 4, dtype=torch.float32),
             name=new(0, dtype=torch.int64),
@@ -110,8 +111,6 @@ class Surfels:
     ) -> "Surfels":
         """With the chosen cells of one view (`view` of `lifted`, `camera` on the cell grid)."""
         cell = chosen.flatten().nonzero()[:, 0]
-        bits = (lifted.reach[view].flatten(0, 1)[cell] * torch.tensor([1, 2, 4, 8], device=cell.device)).sum(-1)
-        flags = bits.to(torch.uint8) + EDGE * lifted.edge[view].flatten()[cell].to(torch.uint8)
         lookup = torch.full((1, chosen.numel()), -1, dtype=torch.int32, device=cell.device)
         lookup[0, cell] = torch.arange(len(self), len(self) + len(cell), dtype=torch.int32, device=cell.device)
         added = {
@@ -119,7 +118,8 @@ class Surfels:
             "plane": lifted.plane[view].flatten(0, 1)[cell],
             "source": torch.full_like(cell, len(self.name), dtype=torch.int32),
             "cell": cell.int(),
-            "flags": flags,
+            "edge": lifted.edge[view].flatten()[cell],
+            "reach": (lifted.reach[view].flatten(0, 1)[cell] / REACH_STEP).round().clamp(-128, 127).to(torch.int8),
             "intrinsics": camera.intrinsics.float(),
             "cam_from_world": camera.cam_from_world.float(),
             "name": torch.tensor([name], device=cell.device),
@@ -131,7 +131,7 @@ class Surfels:
         """Only these elements, in this order; views without elements go too."""
         used = torch.zeros_like(self.name, dtype=torch.bool).index_fill(0, self.source[index].long(), True)
         renumber = used.cumsum(0).int() - 1
-        per_element = {key: self.tensors[key][index] for key in ("features", "plane", "cell", "flags")}
+        per_element = {key: self.tensors[key][index] for key in ("features", "plane", "cell", "edge", "reach")}
         per_view = {key: self.tensors[key][used] for key in ("intrinsics", "cam_from_world", "name")}
         source = renumber[self.source[index]]
         lookup = torch.full_like(self.lookup[used], -1)
@@ -149,14 +149,12 @@ class Surfels:
         shift = target_pose[None, :, :3, 3:] - rotation @ source_pose[:, None, :3, 3:]
         matrix = target_k @ rotation @ torch.linalg.inv(source_k)[:, None]
         epipole = -(target_k @ shift)[..., 0]
-        bits = torch.arange(SIDES, device=self.flags.device)
-        reach = 0.5 + SLACK * ((self.flags[:, None].int() >> bits) & 1)
-        rank = 2 * (~self.observed).long() + (self.flags >= EDGE)
+        rank = 2 * (~self.observed).long() + self.edge
         area = self.lookup[0].numel() if len(self.name) else 0
         index, depth, place, size = ops.splat_surfels(
             self.plane,
             self.center,
-            reach.float(),
+            self.reach * REACH_STEP,
             rank,
             self.name[self.source] * area + self.cell,
             self.source.long(),

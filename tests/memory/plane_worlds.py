@@ -53,18 +53,27 @@ def field(points: Tensor) -> Tensor:
 
 
 def view(cams: Cameras, planes: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Features of the cell centres and depth of the pixels."""
-    h, w = cams.height // stride, cams.width // stride
-    return field(cams.unproject(depth(cams, planes, h, w))), depth(cams, planes, cams.height, cams.width)
+    """Features of the cell centres and depth of the pixels, both 0 where there is nothing."""
+    known = lambda *size: (d := depth(cams, planes, *size)).masked_fill(d.isinf(), 0.0)
+    cells = known(cams.height // stride, cams.width // stride)
+    return field(cams.unproject(cells)) * (cells > 0)[:, None], known(cams.height, cams.width)
 
 
-def misplacement(read, cams: Cameras, planes: Tensor) -> Tensor:
-    """Distance in pixels of the target view between where each visible cell's feature lies and its centre."""
+def misplacement(read, cams: Cameras) -> Tensor:
+    """Pixels (v, h, w) between each visible cell's centre and the image of what it shows; NaN where not visible."""
     h, w = read.visible.shape[1:]
-    truth = cams.unproject(depth(cams, planes, h, w))
-    offset = (read.features.permute(0, 2, 3, 1) - truth).norm(dim=-1)
-    z = depth(cams, planes, h, w)
-    return (offset * cams.intrinsics[:, 0, 0, None, None] / z)[read.visible]
+    points = read.features.permute(0, 2, 3, 1)[..., None]
+    cam = cams.cam_from_world[:, None, None, :3, :3] @ points + cams.cam_from_world[:, None, None, :3, 3:]
+    image = (cams.intrinsics[:, None, None] @ cam)[..., 0]
+    place = image[..., :2] / image[..., 2:]
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    center = torch.stack([x * cams.width / w, y * cams.height / h], -1)
+    return torch.where(read.visible, (place - center).norm(dim=-1), torch.nan)
+
+
+def rms(pixels: Tensor) -> float:
+    """Root mean square of what is not NaN."""
+    return pixels[~pixels.isnan()].square().mean().sqrt().item()
 
 
 def cosighted(source: Cameras, target: Cameras, planes: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
@@ -74,3 +83,15 @@ def cosighted(source: Cameras, target: Cameras, planes: Tensor, height: int, wid
     size = torch.tensor([source.width, source.height])
     inside = ((place > margin) & (place < size - margin)).all(-1) & (z > 0)
     return inside.view(len(target), height, width)
+
+
+MOVES = {
+    "push-in": pose(z=1.0),
+    "push-in 4x": pose(z=2.25),
+    "pull-out": pose(z=-1.0),
+    "yaw": pose(yaw=15),
+    "truck": pose(x=0.6, y=0.1),
+    "orbit": pose(x=1.0, z=0.3, yaw=-18),
+    "all at once": pose(x=0.3, y=-0.2, z=0.5, yaw=5, pitch=4),
+}
+WORLDS = {"wall": WALL, "tilted": TILTED, "room": ROOM}

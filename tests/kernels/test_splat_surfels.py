@@ -1,0 +1,108 @@
+"""Forward depth with footprints: equal to a loop in float64, whatever the order and the number of threads."""
+
+import torch
+
+from mirage.kernels.ops import splat_surfels
+
+HEIGHT, WIDTH, GRID = 9, 14, 6
+
+
+def scene(generator: torch.Generator, n: int = 60, sources: int = 2, views: int = 3):
+    """Random patches of planes in two source views, seen by cameras around them."""
+    uniform = lambda *shape: torch.rand(*shape, generator=generator)
+    plane = torch.cat([0.2 + 0.3 * uniform(n, 1), 0.08 * (uniform(n, 2) - 0.5)], 1)
+    cell = torch.randperm(GRID * GRID * sources, generator=generator)[:n]
+    source, inner = cell // (GRID * GRID), cell % (GRID * GRID)
+    center = torch.stack([inner % GRID, inner // GRID], 1) + 0.5
+    reach = 0.5 + 0.35 * torch.randint(0, 2, (n, 4), generator=generator)
+    rank = torch.randint(0, 4, (n,), generator=generator)
+    source_k = torch.tensor([[5.0, 0.0, 3.1], [0.0, 5.0, 2.8], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    target_k = torch.tensor([[11.0, 0.0, 7.2], [0.0, 12.0, 4.4], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    turn = torch.linalg.matrix_exp(0.2 * (w := torch.randn(sources, views, 3, 3, generator=generator)) - 0.2 * w.mT)
+    shift = 0.6 * torch.randn(sources, views, 3, generator=generator)
+    matrix = target_k @ turn.double() @ torch.linalg.inv(source_k)
+    epipole = -(target_k @ shift.double()[..., None])[..., 0]
+    return plane, center, reach, rank, cell, source, matrix, epipole
+
+
+def by_loop(plane, center, reach, rank, ident, source, matrix, epipole, tolerance):
+    """Depth of the front surface, and per cell the (rank, ident) candidates that agree with it."""
+    depth = torch.full((matrix.shape[1], HEIGHT, WIDTH), torch.inf, dtype=torch.float64)
+    hits = []
+    for n in range(len(plane)):
+        a, (u, v) = plane[n].double(), center[n].double()
+        for view in range(matrix.shape[1]):
+            m, e = matrix[source[n], view], epipole[source[n], view]
+            columns = [m[:, 0] - a[1] * e, m[:, 1] - a[2] * e, m @ torch.tensor([u, v, 1.0]).double() - a[0] * e]
+            homography = torch.stack(columns, 1)
+            if torch.linalg.det(homography) * homography[2, 2] <= 0 or homography[2, 2] <= 0:
+                continue
+            for y in range(HEIGHT):
+                for x in range(WIDTH):
+                    q = torch.linalg.solve(homography, torch.tensor([x + 0.5, y + 0.5, 1.0]).double())
+                    du, dv = (q[:2] / q[2]).tolist()
+                    inside = -reach[n, 0] <= du <= reach[n, 1] and -reach[n, 2] <= dv <= reach[n, 3]
+                    scale = homography[2] @ torch.tensor([du, dv, 1.0]).double()
+                    disparity = a @ torch.tensor([1.0, du, dv]).double()
+                    if inside and scale > 0 and disparity > 0:
+                        z = (scale / disparity).item()
+                        depth[view, y, x] = min(depth[view, y, x], z)
+                        hits.append((view, y, x, z, n, float(u + du), float(v + dv)))
+    return depth, [h for h in hits if h[3] <= depth[h[:3]] * (1 + tolerance)]
+
+
+def test_equals_a_loop_in_float64(generator):
+    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
+    args = (plane, center, reach, rank, ident, source)
+    index, depth, place, _ = splat_surfels(*args, matrix.float(), epipole.float(), HEIGHT, WIDTH, tolerance=0.05)
+    front, candidates = by_loop(*args, matrix, epipole, 0.05)
+    seen = index >= 0
+    assert 0.3 < seen.float().mean() < 1
+    assert (seen != front.isfinite()).float().mean() < 0.01  # rays that graze a border of a patch
+    allowed = {}
+    for view, y, x, z, n, u, v in candidates:
+        allowed.setdefault((view, y, x), {})[n] = (z, u, v)
+    wrong = 0
+    for view, y, x in (seen & front.isfinite()).nonzero().tolist():
+        options, winner = allowed[view, y, x], index[view, y, x].item()
+        wrong += winner not in options or rank[winner] != min(rank[n] for n in options)
+        if winner in options:
+            z, u, v = options[winner]
+            assert abs(depth[view, y, x] - z) < 1e-3 * z
+            assert (place[view, y, x] - torch.tensor([u, v])).abs().max() < 5e-3
+    assert wrong / seen.sum() < 0.01
+
+
+def test_order_and_threads_do_not_matter(generator):
+    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
+    elements, poses = (plane, center, reach, rank, ident, source), (matrix.float(), epipole.float())
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for order in (torch.arange(len(plane)), torch.randperm(len(plane), generator=generator)):
+                index, *rest = splat_surfels(*(x[order] for x in elements), *poses, HEIGHT, WIDTH)
+                results.append((torch.where(index >= 0, ident[order][index.clamp(min=0)], -1), *rest))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all((a == b).all() for a, b in zip(result, results[0], strict=True))
+
+
+def test_views_in_one_go_and_in_parts_are_the_same(generator, monkeypatch):
+    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
+    args = (plane, center, reach, rank, ident, source, matrix.float(), epipole.float(), HEIGHT, WIDTH)
+    whole = splat_surfels(*args)
+    monkeypatch.setattr("mirage.kernels.reference.PAIRS_AT_ONCE", 1)
+    assert all((a == b).all() for a, b in zip(whole, splat_surfels(*args), strict=True))
+
+
+def test_a_patch_is_not_seen_from_behind():
+    plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    zero = torch.zeros(1, dtype=torch.int64)
+    turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # half a turn, looking back from depth 4
+    k = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+    matrix, shift = k @ turned @ torch.linalg.inv(k), torch.tensor([0.0, 0.0, 4.0])
+    args = (plane, center, torch.full((1, 4), 0.5), zero, zero, zero)
+    assert (splat_surfels(*args, matrix[None, None], -(k @ shift)[None, None], 1, 1)[0] == -1).all()
+    assert (splat_surfels(*args, torch.eye(3)[None, None], torch.zeros(1, 1, 3), 1, 1)[0] == 0).all()
