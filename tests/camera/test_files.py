@@ -243,6 +243,7 @@ def test_nerfstudio_variants(truth, poses, tmp_path):
         ({"fl_x": "far"}, "frame 0: expected intrinsics in numbers"),
         ({"camera_model": "OPENCV_FISHEYE"}, "not a pinhole camera"),
         ({"cx": 4000}, "principal point"),
+        ({"w": 0}, "image sizes must be positive"),
         ({"applied_transform": [[0, 0, 0, 0]] * 3}, "invertible applied_transform"),
         ({"frames": {}}, "not a camera path of a known format"),
         ({"frames": [{"transform_matrix": np.zeros((4, 4)).tolist()}]}, "frame 0: .*not orthonormal"),

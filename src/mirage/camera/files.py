@@ -366,6 +366,8 @@ def _with_intrinsics(poses: Poses, path: Path, height: int | None, width: int | 
     if not k.isfinite().all() or not (k[:, [0, 1], [0, 1]] > 0).all():
         raise ValueError(f"{path}: intrinsics must be finite with a positive focal length, got {k[0].tolist()}")
     rows, columns = size or (height, width)
+    if min(height, width, rows, columns) <= 0:
+        raise ValueError(f"{path}: image sizes must be positive, got {rows} x {columns} for {height} x {width}")
     shape = (k[:, 1, 1] / k[:, 0, 0]).mean().item() if size == (1, 1) else columns / rows
     if abs(math.log(shape * height / width)) > SHAPE_TOLERANCE:
         raise ValueError(
