@@ -63,11 +63,13 @@ def render(
     device = worlds.center.device
     cameras = cameras.to(device)
     times = torch.arange(frames, device=device).repeat(len(worlds)) if times is None else times.to(device)
-    chunk = 1 if device.type == "cpu" else max(1, 2**21 // (cameras.height * cameras.width))
+    tiled = device.type == "cpu"
+    chunk = 1 if tiled else max(1, 2**21 // (cameras.height * cameras.width))
     parts = []
     for start in range(0, count, chunk):
         index = torch.arange(start, min(start + chunk, count), device=device)
-        parts.append(_Chunk(worlds, index // frames, cameras[index], times[index].float()).image(supersample))
+        part = _Chunk(worlds, index // frames, cameras[index], times[index].float(), tiled=tiled)
+        parts.append(part.image(supersample))
     colour, depth, movers, sky = (torch.cat(p).unflatten(0, (len(worlds), frames)) for p in zip(*parts, strict=True))
     return Rendering(colour, depth, movers, sky)
 
@@ -75,7 +77,8 @@ def render(
 class _Chunk:
     """`m` views, each of its own world, with all solids moved to their places at that time."""
 
-    def __init__(self, worlds: Worlds, world: Tensor, cameras: Cameras, times: Tensor) -> None:
+    def __init__(self, worlds: Worlds, world: Tensor, cameras: Cameras, times: Tensor, *, tiled: bool) -> None:
+        self.tiled = tiled  # one view, in tiles that each know their solids; else all views at once, without asking
         self.m, self.h, self.w = len(world), cameras.height, cameras.width
         take = lambda name: getattr(worlds, name)[world]
         motion, center, size = take("motion"), take("center"), take("size")
@@ -102,13 +105,13 @@ class _Chunk:
 
     def image(self, supersample: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Colour "m 3 h w", depth, movers and sky."""
-        m, h, w = self.m, self.h, self.w
+        h, w = self.h, self.w
         device = self.eye.device
-        order = _tiles(h, w, device) if device.type == "cpu" else torch.arange(h * w, device=device).view(h, w)
+        order = _tiles(h, w) if self.tiled else torch.arange(h * w, device=device).view(h, w)
         rays = self._rays(order % w + 0.5, order // w + 0.5)
         t, solid = self._trace(rays)
         rgb, side = self._shade(rays, t, solid)
-        if device.type == "cpu":  # from tiles to rows
+        if self.tiled:  # from tiles to rows
             back = torch.empty(h * w, dtype=torch.int64)
             back[order.flatten()] = torch.arange(order.numel())
             t, solid, rgb, side = (x.flatten(-2)[..., back].unflatten(-1, (h, w)) for x in (t, solid, rgb, side))
@@ -121,7 +124,7 @@ class _Chunk:
                 edge.narrow(axis, 1, n).logical_or_(differ)
                 edge.narrow(axis, 0, n).logical_or_(differ)
             steps = (torch.arange(supersample, device=device) + 0.5) / supersample
-            if device.type == "cpu":  # only the pixels on edges, in blocks
+            if self.tiled:  # only the pixels on edges, in blocks
                 where = order.flatten()[: h * w]
                 where = where[edge.flatten()[where]]
                 if len(where):
@@ -163,28 +166,29 @@ class _Chunk:
         k = self.k[..., None, None]
         return torch.stack([(x - k[:, 0, 2]) / k[:, 0, 0], (y - k[:, 1, 2]) / k[:, 1, 1]], 1)
 
-    def _near(self, i: int, rays: Tensor) -> Tensor:
-        """Directions in the unit coordinates of solid i, "m 3 r s"."""
-        flat = torch.baddbmm(self.ray[:, i, :, 2:], self.ray[:, i, :, :2], rays.flatten(2))
-        return flat.unflatten(2, rays.shape[2:])
-
     def _trace(self, rays: Tensor) -> tuple[Tensor, Tensor]:
         """z-depth of the first surface along each ray, and the solid it belongs to, "m r s"."""
-        inverse = self._near(0, rays).reciprocal_()
-        exits = (inverse.sign() - self.start[:, 0, :, None, None]) * inverse
+        turn, along, start = (
+            self.ray[..., :2].unbind(1),
+            self.ray[..., 2:].unbind(1),
+            self.start[..., None, None].unbind(1),
+        )
+        unit = lambda i, xy: torch.baddbmm(along[i], turn[i], xy.flatten(2)).unflatten(2, xy.shape[2:])
+        inverse = unit(0, rays).reciprocal_()
+        exits = (inverse.sign() - start[0]) * inverse
         best = torch.minimum(torch.minimum(exits[:, 0], exits[:, 1]), exits[:, 2])
         solid = torch.zeros_like(best, dtype=torch.int64)
         for i, some in self._in_view(rays):
-            enter, leave = _interval(i, self.start[:, i, :, None, None], self._near(i, _take(rays, some)))
+            enter, leave = _interval(i, start[i], unit(i, _take(rays, some)))
             so_far = _take(best, some)
-            hit = (enter < leave) & (enter < so_far) & (enter > NEAR)
+            hit = (enter < leave).logical_and_(enter < so_far).logical_and_(enter > NEAR)
             best = _put(best, some, torch.where(hit, enter, so_far))
             solid = _put(solid, some, _take(solid, some).masked_fill_(hit, i))
         return best, solid
 
     def _in_view(self, rays: Tensor) -> list[tuple[int, Tensor | None]]:
-        """Each solid with the tiles of rays that may meet it; on a GPU, all of them, without asking."""
-        if rays.device.type != "cpu":
+        """Each solid with the tiles of rays that may meet it (None: all)."""
+        if not self.tiled:
             return [(i, None) for i in range(1, SOLIDS)]
         low, high = rays[0].amin(-1), rays[0].amax(-1)
         mid = (self.center[0] - self.eye[0]) @ self.turn[0]
@@ -197,8 +201,8 @@ class _Chunk:
         return _lists(visible)
 
     def _may_shade(self, point: Tensor) -> list[tuple[int, Tensor | None]]:
-        """Each solid with the tiles of points that it may shadow or darken; on a GPU, all of them."""
-        if point.device.type != "cpu":
+        """Each solid with the tiles of points that it may shadow or darken (None: all)."""
+        if not self.tiled:
             return [(i, None) for i in range(1, SOLIDS)]
         low, high = point[0].amin(-1), point[0].amax(-1)
         tile, half = ((low + high) / 2)[..., None], ((high - low) / 2).square().sum(0).sqrt()[:, None]
@@ -298,21 +302,24 @@ class _Chunk:
         """How much of the lamp, and of the surroundings, each point sees, in [0, 1]."""
         lit = torch.ones_like(distance)
         near = torch.ones_like(distance)
+        unit, shift, lamp = self.unit.unbind(1), self.shift.unbind(1), self.lamp[..., None, None].unbind(1)
+        size, thin = self.size[..., None, None].unbind(1), (2 * self.size.amin(-1))[..., None, None].unbind(1)
         for i, some in self._may_shade(point):
-            here, far, casts = _take(point, some), _take(distance, some), self.casts[:, i, None, None]
-            o = torch.baddbmm(self.shift[:, i], self.unit[:, i], here.flatten(2)).view(here.shape)
-            d = self.lamp[:, i, :, None, None] - o
-            enter, leave = _interval(i, o, d)
-            enter = enter.clamp_(min=0)
-            chord = (leave.clamp_(max=1) - enter) * far
-            thin = 2 * self.size[:, i].amin(-1)[:, None, None]
-            blur = torch.minimum(0.05 + 0.25 * enter * far, thin.clamp(min=1e-3))
-            dark = (chord / blur).clamp_(0, 1) * casts
-            lit = _put(lit, some, _take(lit, some) * (1 - dark))
-            gap = (o.abs_() - 1).clamp_(min=0) * self.size[:, i, :, None, None]
-            close = (1 - gap.square_().sum(1).mul_(1 / REACH**2)).clamp_(min=0).square_().mul_(0.5)
-            close = torch.where((_take(solid, some) != i) & casts, close, 0.0)
-            near = _put(near, some, _take(near, some) * (1 - close))
+            here, far = _take(point, some), _take(distance, some)
+            o = torch.baddbmm(shift[i], unit[i], here.flatten(2)).view(here.shape)
+            enter, leave = _interval(i, o, lamp[i] - o)
+            enter = enter.clamp_(min=0).mul_(far)
+            chord = leave.clamp_(max=1).mul_(far).sub_(enter)
+            dark = chord.div_(torch.minimum(enter.mul_(0.25).add_(0.05), thin[i])).clamp_(0, 1)
+            x, y, z = o.abs_().sub_(1).clamp_(min=0).mul_(size[i]).unbind(1)
+            close = (x * x).addcmul_(y, y).addcmul_(z, z).mul_(-1 / REACH**2).add_(1).clamp_(min=0).square_().mul_(0.5)
+            if some is None:  # all solids of all worlds: only some cast a shadow
+                casts = self.casts[:, i, None, None]
+                dark, close = torch.where(casts, dark, 0.0), torch.where(casts, close, 0.0)
+            lit = _put(lit, some, _take(lit, some).mul_(dark.neg_().add_(1)))
+            near = _put(near, some, _take(near, some).mul_(close.neg_().add_(1)))
+        own = self.casts.gather(1, solid.flatten(1)).view(solid.shape)
+        near = torch.where(own, near * 2, near)  # what a solid does to its own surface
         room = torch.baddbmm(self.shift[:, 0], self.unit[:, 0], point.flatten(2)).abs_().view(point.shape)
         gap = (1 - room) * self.size[:, 0, :, None, None]
         corner = 1 - 0.35 * torch.exp(gap * -3.5)
@@ -346,9 +353,9 @@ class _Chunk:
         return result.movedim(-1, 0)
 
 
-def _tiles(height: int, width: int, device: torch.device) -> Tensor:
+def _tiles(height: int, width: int) -> Tensor:
     """Pixel numbers by tiles, "r s", each tile compact in the image; the last pixel fills the last tile."""
-    pixel = torch.arange(height * width, device=device)
+    pixel = torch.arange(height * width)
     row, column = pixel // width, pixel % width
     return _blocks(torch.argsort((row // TILE) * width + column // TILE, stable=True))
 
@@ -382,23 +389,24 @@ def _interval(i: int, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Where the line o + t d is inside unit solid `i`; empty if enter >= leave."""
     if i <= BOXES:
         inverse = d.reciprocal()
-        a, b = (-1 - o) * inverse, (1 - o) * inverse
-        enter, leave = torch.minimum(a, b), torch.maximum(a, b)
-        return (
-            torch.maximum(torch.maximum(enter[:, 0], enter[:, 1]), enter[:, 2]),
-            torch.minimum(torch.minimum(leave[:, 0], leave[:, 1]), leave[:, 2]),
-        )
-    axes = (0, 1, 2) if i <= BOXES + BALLS else (0, 2)
-    aa = sum(d[:, j].square() for j in axes)
-    bb = sum(d[:, j] * o[:, j] for j in axes)
-    cc = sum(o[:, j].square() for j in axes) - 1
-    root = bb.square() - aa * cc
+        middle = o * inverse  # of the slab |x| < 1, negated
+        inverse.abs_()
+        x, y, z = (inverse + middle).unbind(1)
+        enter = torch.minimum(torch.minimum(x, y), z).neg_()
+        x, y, z = inverse.sub_(middle).unbind(1)
+        return enter, torch.minimum(torch.minimum(x, y), z)
+    (dx, dy, dz), (ox, oy, oz) = d.unbind(1), o.unbind(1)
+    aa, bb, cross = dx * dx + dz * dz, dx * ox + dz * oz, (dx * oz - dz * ox).square_()
+    if i <= BOXES + BALLS:
+        aa, bb = aa.addcmul_(dy, dy), bb.addcmul_(dy, oy)
+        cross = cross + (dx * oy - dy * ox).square_() + (dz * oy - dy * oz).square_()
+    root = aa - cross  # of the two solutions, exact even for thin things far away
     miss = root < 0
-    root = root.clamp(min=0).sqrt()
-    inverse = aa.reciprocal()
-    enter, leave = (-bb - root) * inverse, (root - bb) * inverse
-    if len(axes) == 2:
-        inverse = d[:, 1].reciprocal()
-        a, b = (-1 - o[:, 1]) * inverse, (1 - o[:, 1]) * inverse
-        enter, leave = torch.maximum(enter, torch.minimum(a, b)), torch.minimum(leave, torch.maximum(a, b))
-    return torch.where(miss, torch.inf, enter), torch.where(miss, -torch.inf, leave)
+    root.clamp_(min=0).sqrt_()
+    enter, leave = (bb + root).neg_().div_(aa), root.sub_(bb).div_(aa)
+    if i > BOXES + BALLS:
+        inverse = dy.reciprocal()
+        middle = oy * inverse
+        inverse.abs_()
+        enter, leave = torch.maximum(enter, -(inverse + middle)), torch.minimum(leave, inverse - middle)
+    return enter.masked_fill_(miss, torch.inf), leave.masked_fill_(miss, -torch.inf)
