@@ -257,24 +257,24 @@ class _Builder:
             self._small_things(c + along * rng.uniform(-0.5, 0.5) * w, 2 * h)
         elif kind == "shelf":
             h = rng.uniform(0.7, 1.05)
-            put((-d * 0.9, 0), h, (w, d * 0.1), h, WOOD, tint=tint * 0.8)
+            put((-d * 0.9, 0), h, (w, d * 0.1), h - 0.01, WOOD, tint=tint * 0.8)
             put((0, w), h, (0.03, d), h, WOOD, tint=tint)
             put((0, -w), h, (0.03, d), h, WOOD, tint=tint)
             for k in range(3):
                 level = 2 * h * (k + 1) / 3
-                put((0, 0), level - 0.025, (w, d), 0.025, WOOD, tint=tint)
+                put((0, 0), level - 0.03, (w, d - 0.01), 0.025, WOOD, tint=tint)
                 books = rng.uniform(0.3, 0.7) * w
                 put((0, rng.uniform(-0.25, 0.25) * w), level - 2 * h / 3 + 0.16, (books, d * 0.7), 0.14, ART, tile=0.9)
         elif kind == "sofa":
-            put((0, 0), 0.22, (w, d), 0.22, CLOTH, tint=tint)
-            put((-d * 0.75, 0), 0.6, (w, d * 0.25), 0.22, CLOTH, tint=tint * 0.92)
+            put((0, 0), 0.22, (w - 0.01, d - 0.01), 0.22, CLOTH, tint=tint)
+            put((-d * 0.75, 0), 0.6, (w - 0.02, d * 0.25), 0.22, CLOTH, tint=tint * 0.92)
             for s in (-1, 1):
                 put((0, s * (w - 0.09)), 0.5, (0.09, d), 0.1, CLOTH, tint=tint * 0.95)
             self._add(
                 "ball", c + along * w * 0.45 * rng.choice([-1, 1]) - [0, 0.56, 0], (0.17, 0.15, 0.17), ART2, tile=0.6
             )
         elif kind == "bed":
-            put((0, 0), 0.22, (w, d), 0.22, CLOTH, tint=tint)
+            put((0, 0), 0.22, (w - 0.01, d), 0.22, CLOTH, tint=tint)
             put((-d + 0.05, 0), 0.5, (w, 0.05), 0.5, WOOD)
             put((-d * 0.7, 0), 0.5, (w * 0.7, 0.18), 0.07, PLASTER)
         else:
