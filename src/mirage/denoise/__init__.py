@@ -8,4 +8,6 @@ from mirage.denoise.flow import to_clean as to_clean
 from mirage.denoise.flow import to_velocity as to_velocity
 from mirage.denoise.sampler import run_transformer as run_transformer
 from mirage.denoise.sampler import sample as sample
+from mirage.denoise.text import encode_prompts as encode_prompts
+from mirage.denoise.text import null_context as null_context
 from mirage.denoise.transformer import MirageTransformer as MirageTransformer

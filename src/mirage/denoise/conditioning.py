@@ -25,7 +25,7 @@ class Conditioning:
         context: Text embeddings.
 
     Raises:
-        ValueError: If the fields disagree in size.
+        ValueError: If `first` has more frames than the target.
     """
 
     features: Float[Tensor, "*b t c h w"]
@@ -38,20 +38,9 @@ class Conditioning:
     context: Float[Tensor, "*b l d"] | None = None
 
     def __post_init__(self) -> None:
-        frame, steps = self.features.shape[-3:], self.features.shape[-4]
-        if self.visible.shape != (*self.features.shape[:-3], *frame[1:]):
-            raise ValueError(
-                f"visible must have a cell for each cell of features {tuple(self.features.shape)}, "
-                f"got {tuple(self.visible.shape)}"
-            )
-        for name in ("constant", "preceding", "reference", "first"):
-            value = getattr(self, name)
-            if value is not None and value.shape[-3:] != frame:
-                raise ValueError(
-                    f"{name} must have frames of the size of features, {tuple(frame)}, got {tuple(value.shape[-3:])}"
-                )
-        if self.first is not None and self.first.shape[-4] > steps:
-            raise ValueError(f"first must have at most the {steps} target frames, got {self.first.shape[-4]}")
+        frames = self.features.shape[-4]
+        if self.first is not None and self.first.shape[-4] > frames:
+            raise ValueError(f"first must have at most the {frames} target frames, got {self.first.shape[-4]}")
 
     def batched(self) -> "Conditioning":
         """Give the same conditions with one leading batch axis; unchanged if they have it."""

@@ -1,7 +1,7 @@
 """Where a token stands: rotary positions that know the three segments [reference | target | preceding]."""
 
 import torch
-from jaxtyping import Complex64, Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 THETA = 10000.0  # base of the rotary frequencies, as in Wan
@@ -9,7 +9,7 @@ THETA = 10000.0  # base of the rotary frequencies, as in Wan
 
 def segment_rotations(
     frames: int, rows: int, columns: int, *, num_reference: int, head_dim: int, device: torch.device | str = "cpu"
-) -> Complex64[Tensor, "{frames} {rows*columns} {head_dim//2}"]:
+) -> Float32[Tensor, "{frames} {rows*columns} {head_dim//2} 2"]:
     r"""Give each token the rotation that encodes its place in time and on the image.
 
     Target frames stand at times 0, 1, ... and the preceding frames follow them; reference frames stand
@@ -33,7 +33,7 @@ def segment_rotations(
         device: Where the result is made.
 
     Returns:
-        Unit complex numbers, one per frame, token and pair of channels; computed in float32.
+        Cosine and sine for each frame, token and pair of channels.
 
     Cost:
         O(frames * rows * columns * head_dim); no host sync.
@@ -42,8 +42,8 @@ def segment_rotations(
         The first pair of the second target frame turns by one radian, that of a reference by minus one.
 
         >>> r = segment_rotations(3, 2, 5, num_reference=1, head_dim=12)
-        >>> r.shape, r[:, 0, 0].angle().tolist()
-        (torch.Size([3, 10, 6]), [-1.0, 0.0, 1.0])
+        >>> r.shape, torch.atan2(r[:, 0, 0, 1], r[:, 0, 0, 0]).round(decimals=4).tolist()
+        (torch.Size([3, 10, 6, 2]), [-1.0, 0.0, 1.0])
     """
     time = torch.arange(-num_reference, frames - num_reference, dtype=torch.float32, device=device)
     row = torch.arange(rows, dtype=torch.float32, device=device) + rows * (time < 0)[:, None]
@@ -57,17 +57,17 @@ def segment_rotations(
         ],
         dim=-1,
     ).flatten(1, 2)
-    return torch.polar(torch.ones_like(angles), angles)
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotate(x: Float[Tensor, "b l heads d"], rotations: Complex64[Tensor, "l d//2"]) -> Float[Tensor, "b l heads d"]:
+def rotate(x: Float[Tensor, "b l heads d"], rotations: Float32[Tensor, "l d//2 2"]) -> Float[Tensor, "b l heads d"]:
     """Turn each pair of channels by the rotation of its token.
 
     Attention of rotated queries and keys depends on the difference of their positions only.
 
     Args:
         x: Queries or keys, heads apart.
-        rotations: Unit complex numbers per token, from `segment_rotations`.
+        rotations: Cosine and sine per token and pair, from `segment_rotations`.
 
     Returns:
         The rotated tensor in the dtype of `x`; the arithmetic is float32.
@@ -75,16 +75,16 @@ def rotate(x: Float[Tensor, "b l heads d"], rotations: Complex64[Tensor, "l d//2
     Example:
         A quarter turn sends (1, 0) to (0, 1).
 
-        >>> rotate(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[1j]])).tolist()
+        >>> rotate(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[0.0, 1.0]]])).tolist()
         [[[[0.0, 1.0]]]]
     """
     rotations = rotations[:, None]
     if torch.compiler.is_compiling():  # the compiler fuses real arithmetic; eager kernels are fastest in complex
         even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        cos, sin = rotations.real, rotations.imag
+        cos, sin = rotations.unbind(-1)
         return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).type_as(x)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotations).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs * torch.view_as_complex(rotations)).flatten(-2).type_as(x)
 
 
 def _angles(position: Float[Tensor, "*p"], pairs: int) -> Float[Tensor, "*p {pairs}"]:

@@ -15,7 +15,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTimeTextImageEmbedding, WanTransformerBlock
-from jaxtyping import Complex64, Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from mirage.denoise.rope import rotate, segment_rotations
@@ -156,7 +156,7 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         modulation = embedder.time_proj(embedder.act_fn(time).to(embedder.time_proj.weight.dtype)).unflatten(
             -1, (6, -1)
         )
-        words = embedder.text_embedder(context.to(self.dtype)) if text else None
+        words = embedder.text_embedder(context.to(embedder.time_proj.weight.dtype)) if text else None
 
         hints = {}
         if memory is not None:
@@ -216,7 +216,8 @@ class MirageBlock(WanTransformerBlock):
         hints: bool = False,
     ) -> None:
         super().__init__(dim, ffn_dim, heads, cross_attn_norm=True, eps=eps)
-        self.attn1.set_processor(RotaryAttention())
+        self.attn1.set_processor(MirageAttention())
+        self.attn2.set_processor(MirageAttention())
         if not text:
             self.attn2 = self.norm2 = None
         self.proj_in = nn.Linear(dim, dim) if joins else None
@@ -227,7 +228,7 @@ class MirageBlock(WanTransformerBlock):
         x: Float[Tensor, "b n s dim"],
         words: Float[Tensor, "b l dim"] | None,
         modulation: Float[Tensor, "b n 6 dim"],
-        rotations: Complex64[Tensor, "n s pairs"],
+        rotations: Float32[Tensor, "n s pairs 2"],
         main: Float[Tensor, "b n s dim"] | None = None,
     ) -> tuple[Float[Tensor, "b n s dim"], Float[Tensor, "b n s dim"] | None]:
         """Give the tokens after the block, and the hint if it is a block of the branch.
@@ -258,8 +259,8 @@ class MirageBlock(WanTransformerBlock):
         return x, None if self.proj_out is None else self.proj_out(x).type_as(x)
 
 
-class RotaryAttention:
-    """Self-attention of a `WanAttention`, rotated by complex numbers: on a CPU faster than the stock processor."""
+class MirageAttention:
+    """Self- or cross-attention of a `WanAttention`; on a CPU faster than the stock processor, with the same result."""
 
     _attention_backend = None  # set by `set_attention_backend`
     _parallel_config = None
@@ -268,29 +269,29 @@ class RotaryAttention:
         self,
         attn: WanAttention,
         hidden_states: Float[Tensor, "b l dim"],
-        encoder_hidden_states: None,
-        attention_mask: None,
-        rotary_emb: Complex64[Tensor, "l pairs"],
+        encoder_hidden_states: Float[Tensor, "b words dim"] | None = None,
+        attention_mask: None = None,
+        rotary_emb: Float32[Tensor, "l pairs 2"] | None = None,
     ) -> Float[Tensor, "b l dim"]:
-        """Attend from every token to every token."""
-        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        query, key = (
-            rotate(norm(project(hidden_states).to(norm.weight.dtype)).unflatten(2, (attn.heads, -1)), rotary_emb).to(
-                value
-            )
-            for project, norm in ((attn.to_q, attn.norm_q), (attn.to_k, attn.norm_k))
-        )
+        """Attend from every token to every token, or to every word."""
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        value = attn.to_v(source).unflatten(2, (attn.heads, -1))
+
+        def place(x: Float[Tensor, "b s dim"], norm: nn.RMSNorm) -> Float[Tensor, "b s heads d"]:
+            x = norm(x.to(norm.weight.dtype)).unflatten(2, (attn.heads, -1))
+            return (x if rotary_emb is None else rotate(x, rotary_emb)).to(value)
+
+        query, key = place(attn.to_q(hidden_states), attn.norm_q), place(attn.to_k(source), attn.norm_k)
         if value.device.type == "cpu" and value.dtype == torch.bfloat16 and self._attention_backend is None:
             y = _attend_bfloat16(query, key, value)
         else:
-            y = dispatch_attention_fn(
-                query, key, value, backend=self._attention_backend, parallel_config=self._parallel_config
-            )
+            parallel = self._parallel_config if encoder_hidden_states is None else None
+            y = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=parallel)
         return attn.to_out[0](y.flatten(2).type_as(value))
 
 
 def _attend_bfloat16(
-    query: Float[Tensor, "b l heads d"], key: Float[Tensor, "b l heads d"], value: Float[Tensor, "b l heads d"]
+    query: Float[Tensor, "b l heads d"], key: Float[Tensor, "b s heads d"], value: Float[Tensor, "b s heads d"]
 ) -> Float[Tensor, "b l heads d"]:
     """Two matrix products: in bfloat16 on a CPU twice as fast as the fused kernel, which computes in float32."""
     query, key, value = (x.transpose(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
