@@ -4,6 +4,7 @@ Rooms are the folders and files right under `src/mirage`. A room that is not wri
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -40,6 +41,11 @@ DOCUMENTED |= {"training/loss.py", "evaluation/metrics.py", "chunks.py"}
 ORDER = ["Equation", "Convention", "Args", "Returns", "Yields", "Raises", "Gradient", "Cost", "Example"]
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def room(path: Path) -> str:
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
@@ -50,7 +56,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path) -> set[str]:
     """Every module name that a file imports, lazily or not; relative imports begin with a dot."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(tree(path)))
     plain = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
     return plain | {"." * n.level + (n.module or "") for n in nodes if isinstance(n, ast.ImportFrom)}
 
@@ -85,7 +91,7 @@ def test_heavy_packages_stay_in_their_room(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_open_with_their_contract_and_are_small(path):
     text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "no docstring at the top"
+    assert ast.get_docstring(tree(path)), "no docstring at the top"
     assert len(text.splitlines()) <= 700, "a file has a few hundred lines"
     assert "from __future__" not in text, "annotations are checked at run time: no postponed evaluation"
 
@@ -97,8 +103,9 @@ def test_the_face_is_light():
     assert done.stdout.strip() == "[]"
 
 
+@functools.cache
 def classes() -> dict[str, ast.ClassDef]:
-    return {n.name: n for f in FILES for n in ast.parse(f.read_text()).body if isinstance(n, ast.ClassDef)}
+    return {n.name: n for f in FILES for n in tree(f).body if isinstance(n, ast.ClassDef)}
 
 
 def is_promised(method: str, owner: ast.ClassDef, known: dict[str, ast.ClassDef]) -> bool:
@@ -115,8 +122,8 @@ def public(path: Path) -> list:
     """Public functions of a file, and public methods of the classes that the face of its room shows."""
     found, known = [], classes()
     face = path.parent / "__init__.py"
-    shown = {a.name for n in ast.walk(ast.parse(face.read_text())) if isinstance(n, ast.ImportFrom) for a in n.names}
-    for node in ast.parse(path.read_text()).body:
+    shown = {a.name for n in ast.walk(tree(face)) if isinstance(n, ast.ImportFrom) for a in n.names}
+    for node in tree(path).body:
         if isinstance(node, ast.ClassDef) and (node.name in shown or path.parent == SRC):
             methods = [f for f in node.body if isinstance(f, ast.FunctionDef) and not is_promised(f.name, node, known)]
             found += [(f"{node.name}.{f.name}", f) for f in methods]
