@@ -1,0 +1,381 @@
+"""The whole method on one screen: read what is known, imagine the rest, show it, keep it."""
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline
+from diffusers.schedulers import SchedulerMixin
+from diffusers.utils import BaseOutput
+from jaxtyping import Float, Float32, UInt8
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+from mirage.chunks import Chunk, plan_chunks
+from mirage.denoise.conditioning import Conditioning
+from mirage.denoise.sampler import sample
+from mirage.denoise.transformer import MirageTransformer
+from mirage.geometry.depth import DepthEstimator, KnownDepth
+from mirage.geometry.nano import LatentDepth, LatentDepthHead
+from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, UpdateReport, recall
+from mirage.video.codec import LatentCodec
+from mirage.video.io import images_to_tensor, tensor_to_images
+from mirage.video.nano import NanoAutoencoder, NanoCodec
+from mirage.video.wan import WanCodec
+
+EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
+MEMORIES = ("latent", "colour", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkResult:
+    """What one turn of the loop made."""
+
+    chunk: Chunk
+    """Which frames these are."""
+    frames: Float[Tensor, "f 3 h w"]
+    """The new frames, in [-1, 1]."""
+    known: MemoryRead
+    """What the memory knew of the chunk's latent frames before it was imagined."""
+    latents: Float[Tensor, "t c y x"]
+    """Its latent frames, the first of them given."""
+    depth: Float32[Tensor, "v i j"]
+    """Depth of the frames that were remembered."""
+    update: UpdateReport
+    """What the memory took of them."""
+
+
+@dataclass
+class MirageOutput(BaseOutput):
+    """A video and what there is to know about it.
+
+    Args:
+        frames: uint8 images, or a tensor "f 3 h w" in [-1, 1] for `output_type="pt"`.
+        memory: What is remembered at the end.
+        coverage: Share of each latent frame that the memory knew before the frame was imagined.
+        memory_bytes: Size of the memory after the first view and after each chunk.
+        seconds: Wall-clock time by phase.
+        updates: What each chunk added to the memory.
+    """
+
+    frames: UInt8[np.ndarray, "f h w 3"] | Float[Tensor, "f 3 h w"]
+    memory: Memory
+    coverage: list[float]
+    memory_bytes: list[int]
+    seconds: dict[str, float]
+    updates: list[UpdateReport]
+
+
+class MiragePipeline(DiffusionPipeline):
+    """One image and a camera path in, a video of a world that stays put out.
+
+    Args:
+        transformer: The denoiser with its memory branch.
+        vae: The video autoencoder: the embedded one, or Wan's.
+        scheduler: A flow-matching scheduler of diffusers.
+        depth_head: Depth from latents; without one, a `DepthEstimator` must be given to each call.
+        chunk_frames: Frames that are imagined at once, the shared one included.
+        preceding_frames: Latent frames before the shared one that the denoiser sees.
+        reference_frames: Most past latent frames that are recalled because they saw the same place.
+        num_inference_steps: Calls of the denoiser per chunk, unless a call says otherwise.
+        size: Height and width that the model was made for, in pixels.
+    """
+
+    model_cpu_offload_seq = "depth_head->transformer->vae"
+    _optional_components = ["depth_head"]  # noqa: RUF012  (diffusers reads a list)
+
+    def __init__(
+        self,
+        transformer: MirageTransformer,
+        vae: NanoAutoencoder | AutoencoderKLWan,
+        scheduler: SchedulerMixin,
+        depth_head: LatentDepthHead | None = None,
+        chunk_frames: int = 33,
+        preceding_frames: int = 2,
+        reference_frames: int = 4,
+        num_inference_steps: int = 40,
+        size: list[int] = (704, 1280),
+    ):
+        super().__init__()
+        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, depth_head=depth_head)
+        self.register_to_config(
+            chunk_frames=chunk_frames,
+            preceding_frames=preceding_frames,
+            reference_frames=reference_frames,
+            num_inference_steps=num_inference_steps,
+            size=list(size),
+        )
+        self.codec: LatentCodec = NanoCodec(vae) if isinstance(vae, NanoAutoencoder) else WanCodec(vae)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = "nano", **options: object) -> Self:
+        """Load a model: "nano" is embedded; any other name is a folder or a hub name, as in diffusers.
+
+        Args:
+            name: "nano", a folder that `save_pretrained` wrote, or "owner/name" on the hub.
+            options: As in `DiffusionPipeline.from_pretrained`.
+
+        Returns:
+            The pipeline, on the CPU.
+
+        Raises:
+            ValueError: If there is no such model, or its weights are damaged.
+        """
+        folder = EMBEDDED.get(str(name), Path(name))
+        if not folder.is_dir() and str(name).count("/") != 1:
+            raise ValueError(f"model must be {', '.join(EMBEDDED)}, a folder or OWNER/NAME on the hub, got {name}")
+        if folder.is_dir() and not (folder / "model_index.json").is_file():
+            raise ValueError(f"model must be a folder with a model_index.json, got {folder}")
+        try:
+            return super().from_pretrained(str(folder), **options)
+        except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
+            raise ValueError(f"model {name} cannot be loaded: {error}") from error
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: UInt8[np.ndarray, "h w 3"] | Float[Tensor, "3 h w"],
+        cameras: Cameras,
+        *,
+        memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
+        depth: Float32[Tensor, "h w"] | None = None,
+        estimator: DepthEstimator | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        output_type: Literal["np", "pt"] = "np",
+        callback_on_step_end: Callable | None = None,
+        callback_on_chunk_end: Callable[[ChunkResult], None] | None = None,
+    ) -> MirageOutput:
+        """Walk along the path.
+
+        Args:
+            image: The first frame, of the size of the cameras: uint8, or floats in [-1, 1].
+            cameras: One camera per frame, the first that of the image; in pixels, world units of the depth.
+            memory: "latent" (the contribution), "colour" (the baseline), "none", or a function that is called as
+                `LatentMemory.from_view` is.
+            depth: z-depth of the image if it is known, 0 where it is not; otherwise it is estimated.
+            estimator: Depth of all other frames; the model's own depth head if None.
+            num_inference_steps: Calls of the denoiser per chunk.
+            generator: Source of the noise.
+            output_type: "np" for uint8 images, "pt" for a tensor in [-1, 1].
+            callback_on_step_end: Called as in diffusers, `(pipeline, step, timestep, {"latents": ...})`.
+            callback_on_chunk_end: Called with each `ChunkResult` as soon as it is made.
+
+        Returns:
+            The video and its memory.
+
+        Raises:
+            ValueError: If an argument does not fit the model or another argument.
+        """
+        seconds: dict[str, float] = defaultdict(float)
+        video, coverage, sizes, updates = [], [], [], []
+        loop = self.rollout(
+            image,
+            cameras,
+            memory=memory,
+            depth=depth,
+            estimator=estimator,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            callback_on_step_end=callback_on_step_end,
+            seconds=seconds,
+        )
+        with self.progress_bar(total=len(cameras) - 1) as bar:
+            for store, result in loop:
+                if result is None:
+                    sizes.append(store.nbytes)
+                    continue
+                video.append(result.frames)
+                sizes.append(store.nbytes)
+                updates.append(result.update)
+                coverage += result.known.visible.float().mean((1, 2)).tolist()[result.chunk.shared :]
+                bar.update(len(result.chunk) - 1)
+                if callback_on_chunk_end is not None:
+                    callback_on_chunk_end(result)
+        frames = torch.cat(video)
+        self.maybe_free_model_hooks()
+        return MirageOutput(
+            frames=tensor_to_images(frames) if output_type == "np" else frames,
+            memory=store,
+            coverage=coverage,
+            memory_bytes=sizes,
+            seconds=dict(seconds),
+            updates=updates,
+        )
+
+    @torch.no_grad()
+    def rollout(
+        self,
+        image: UInt8[np.ndarray, "h w 3"] | Float[Tensor, "3 h w"],
+        cameras: Cameras,
+        *,
+        memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
+        depth: Float32[Tensor, "h w"] | None = None,
+        estimator: DepthEstimator | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: Callable | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> Iterator[tuple[Memory, ChunkResult | None]]:
+        """The loop itself (Algorithm 1): yields the memory of the first view, then memory and result of each chunk.
+
+        Args:
+            image: As in `__call__`, like all other arguments.
+            cameras: One camera per frame.
+            memory: Kind of memory.
+            depth: Known depth of the image.
+            estimator: Depth of all other frames.
+            num_inference_steps: Calls of the denoiser per chunk.
+            generator: Source of the noise.
+            callback_on_step_end: Called after each call of the denoiser.
+            seconds: Takes the wall-clock time by phase.
+
+        Yields:
+            The memory, and what the chunk made; None for the first view.
+
+        Raises:
+            ValueError: If an argument does not fit the model or another argument.
+        """
+        device = self._execution_device
+        image, cameras = self._checked(image, cameras, device)
+        plan = plan_chunks(len(cameras), self.config.chunk_frames, self.codec.temporal_stride)
+        estimator = self._estimator(estimator)
+        steps = num_inference_steps or self.config.num_inference_steps
+        clock = _Clock({} if seconds is None else seconds, device)
+        on_step = callback_on_step_end and (
+            lambda i, t, x: callback_on_step_end(self, i, t, {"latents": x}).get("latents")
+        )
+
+        with clock("encode"):
+            first = self.codec.encode(image[None])[0]
+        with clock("depth"):
+            first_estimator = estimator if depth is None else KnownDepth(depth[None].to(device, torch.float32))
+            first_depth = first_estimator.estimate(image, first, cameras[0])
+        with clock("write"):
+            store = self._remember(memory, first, first_depth, cameras[0], image)
+        yield store, None
+
+        generated, seen, seen_depth, seen_at = first, first, first_depth, cameras[0]
+        for chunk in plan:
+            targets = cameras[chunk.latent_frames]
+            with clock("read"):
+                known = store.read(targets)
+            with clock("recall"):
+                chosen = self._recall(known, targets, seen_at, seen_depth)
+            preceding = generated[:-1][-self.config.preceding_frames :] if self.config.preceding_frames else first[:0]
+            with clock("denoise"):
+                latents = sample(
+                    self.transformer,
+                    self.scheduler,
+                    Conditioning(
+                        features=known.features,
+                        visible=known.visible,
+                        preceding=preceding if len(preceding) else None,
+                        reference=seen[chosen] if len(chosen) else None,
+                        first=first,
+                    ),
+                    steps=steps,
+                    generator=generator,
+                    callback=on_step,
+                )
+            with clock("decode"):
+                frames = self.codec.decode(latents[None])[0].clamp(-1, 1)
+            written, pictures = targets[1:], frames[:: self.codec.temporal_stride][1:]
+            with clock("encode"):
+                clean = self.codec.encode(pictures[:, None])[:, 0]
+            with clock("depth"):
+                new_depth = estimator.estimate(pictures, clean, written, known.depth[1:])
+            with clock("write"):
+                update = store.update(clean, new_depth, written, frames=pictures)
+            first, generated = clean[-1:], torch.cat([generated, latents[1:]])
+            seen, seen_depth = torch.cat([seen, clean]), torch.cat([_fit(seen_depth, new_depth), new_depth])
+            seen_at = Cameras.cat([seen_at, written])
+            yield (
+                store,
+                ChunkResult(
+                    chunk=chunk,
+                    frames=frames[chunk.new_frames],
+                    known=known,
+                    latents=latents,
+                    depth=new_depth,
+                    update=update,
+                ),
+            )
+
+    def _recall(self, known: MemoryRead, targets: Cameras, seen_at: Cameras, seen_depth: Tensor) -> Tensor:
+        if not self.config.reference_frames or len(seen_at) < 2:
+            return torch.zeros(0, dtype=torch.int64)
+        points = targets.unproject(known.depth)[known.visible]
+        return recall(points, seen_at, seen_depth, k=self.config.reference_frames)[0]
+
+    def _remember(
+        self, memory: str | Callable[..., Memory], latents: Tensor, depth: Tensor, camera: Cameras, image: Tensor
+    ) -> Memory:
+        if callable(memory):
+            return memory(latents, depth, camera, frames=image)
+        if memory not in MEMORIES:
+            raise ValueError(f"memory must be one of {', '.join(MEMORIES)} or a function, got {memory!r}")
+        if memory != "none" and not self.transformer.config.vace_layers:
+            raise ValueError(
+                "the transformer has no memory branch, so the path would be ignored: load branch weights, or ask for "
+                "memory='none'"
+            )
+        if memory == "latent":
+            return LatentMemory.from_view(latents, depth, camera)
+        if memory == "colour":
+            return ColourMemory.from_view(latents, depth, camera, frames=image, codec=self.codec)
+        return NoMemory.from_view(latents, depth, camera)
+
+    def _estimator(self, estimator: DepthEstimator | None) -> DepthEstimator:
+        if estimator is not None:
+            return estimator
+        if self.depth_head is None:
+            raise ValueError("estimator must be given, because this model has no depth head of its own, got None")
+        return LatentDepth(self.depth_head)
+
+    def _checked(
+        self, image: np.ndarray | Tensor, cameras: Cameras, device: torch.device
+    ) -> tuple[Float[Tensor, "1 3 h w"], Cameras]:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+            image = images_to_tensor(image)
+        step = self.codec.stride * self.transformer.config.patch_size[1]
+        size = tuple(image.shape[-2:])
+        if image.ndim != 3 or size != (cameras.height, cameras.width):
+            raise ValueError(
+                f"image must be of the size of the cameras, {cameras.height} x {cameras.width}, got "
+                f"{' x '.join(map(str, size))}: bring both to one size with fit_image and Cameras.fit"
+            )
+        if size[0] % step or size[1] % step:
+            raise ValueError(f"height and width must be multiples of {step}, got {size[0]} x {size[1]}")
+        return image[None].to(device, torch.float32), cameras.to(device)
+
+
+def _fit(old: Float32[Tensor, "v i j"], like: Float32[Tensor, "u y x"]) -> Float32[Tensor, "v y x"]:
+    """Depth maps on the grid of others, nearest: only recall looks at them."""
+    if old.shape[1:] == like.shape[1:]:
+        return old
+    return torch.nn.functional.interpolate(old[None], like.shape[1:], mode="nearest-exact")[0]
+
+
+class _Clock:
+    """Adds wall-clock time to the phases of a dictionary; waits for the device so that the time is the phase's own."""
+
+    def __init__(self, seconds: dict[str, float], device: torch.device):
+        self.seconds, self.device = seconds, device
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""`mirage train nano`: the embedded model from nothing, stage by stage, each resumed where it stopped."""
