@@ -293,13 +293,13 @@ def _checked(tensors: dict[str, Tensor], path: str | os.PathLike) -> Surfels:
         dtype, ndim = tensors[key].dtype, tensors[key].ndim
         if ndim != like.ndim or (key != "features" and dtype != like.dtype):
             raise ValueError(f"path: {path}: {key} must be {like.ndim}-dimensional {like.dtype}, got {ndim}, {dtype}")
-    surfels = Surfels(**tensors)
-    n, (s, h, w) = len(surfels), surfels.lookup.shape
-    shapes = {"features": (n, surfels.features.shape[1]), "plane": (n, 3), "source": (n,), "cell": (n,), "edge": (n,)}
-    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,), "reach": (n, 4)}
+    (n, c), (s, h, w) = tensors["features"].shape, tensors["lookup"].shape
+    shapes = {"features": (n, c), "plane": (n, 3), "source": (n,), "cell": (n,), "edge": (n,), "reach": (n, 4)}
+    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,)}
     for key, shape in shapes.items():
         if tuple(tensors[key].shape) != shape:
             raise ValueError(f"path: {path}: {key} must be {shape}, got {tuple(tensors[key].shape)}")
+    surfels = Surfels(**tensors)
     for key in ("features", "plane", "intrinsics", "cam_from_world"):
         if not bool(tensors[key].isfinite().all()):
             raise ValueError(f"path: {path}: {key} must be finite, got NaN or infinity")
