@@ -43,7 +43,14 @@ class Conditioning:
             raise ValueError(f"first must have at most the {frames} target frames, got {self.first.shape[-4]}")
 
     def batched(self) -> "Conditioning":
-        """Give the same conditions with one leading batch axis; unchanged if they have it."""
+        """Give the same conditions with one leading batch axis; unchanged if they have it.
+
+        Returns:
+            Conditions whose fields are views of these.
+
+        Raises:
+            ValueError: If there is more than one batch axis.
+        """
         if self.features.ndim == 5:
             return self
         if self.features.ndim != 4:
@@ -52,7 +59,14 @@ class Conditioning:
         return replace(self, **{name: value[None] for name, value in given.items() if value is not None})
 
     def pin(self, target: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
-        """Put the clean first frames in their place in `target`; bit for bit, out of place."""
+        """Put the clean first frames in their place, bit for bit.
+
+        Args:
+            target: Target frames, with a leading batch axis as in these conditions.
+
+        Returns:
+            New frames; `target` itself where no frame is pinned.
+        """
         if self.first is None:
             return target
         return torch.cat([self.first.to(target), target[:, self.first.shape[1] :]], dim=1)
