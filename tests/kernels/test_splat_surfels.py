@@ -16,22 +16,25 @@ def scene(generator: torch.Generator, n: int = 60, sources: int = 2, views: int 
     center = torch.stack([inner % GRID, inner // GRID], 1) + 0.5
     reach = 0.5 + 0.35 * torch.randint(0, 2, (n, 4), generator=generator)
     rank = torch.randint(0, 4, (n,), generator=generator)
-    source_k = torch.tensor([[5.0, 0.0, 3.1], [0.0, 5.0, 2.8], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    target_k = torch.tensor([[11.0, 0.0, 7.2], [0.0, 12.0, 4.4], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    turn = torch.linalg.matrix_exp(0.2 * (w := torch.randn(sources, views, 3, 3, generator=generator)) - 0.2 * w.mT)
-    shift = 0.6 * torch.randn(sources, views, 3, generator=generator)
-    matrix = target_k @ turn.double() @ torch.linalg.inv(source_k)
-    epipole = -(target_k @ shift.double()[..., None])[..., 0]
-    return plane, center, reach, rank, cell, source, matrix, epipole
+    source_k = torch.tensor([[5.0, 0.0, 3.1], [0.0, 5.0, 2.8], [0.0, 0.0, 1.0]]).repeat(sources, 1, 1)
+    target_k = torch.tensor([[11.0, 0.0, 7.2], [0.0, 12.0, 4.4], [0.0, 0.0, 1.0]]).repeat(views, 1, 1)
+    poses = torch.eye(4).repeat(sources + views, 1, 1)
+    twist = 0.15 * torch.randn(sources + views, 3, 3, generator=generator)
+    poses[:, :3, :3] = torch.linalg.matrix_exp(twist - twist.mT)
+    poses[:, :3, 3] = 0.4 * torch.randn(sources + views, 3, generator=generator)
+    return plane, center, reach, rank, cell, source, source_k, poses[:sources], target_k, poses[sources:]
 
 
-def by_loop(plane, center, reach, rank, ident, source, matrix, epipole, tolerance):
-    """Depth of the front surface, and per cell the (rank, ident) candidates that agree with it."""
-    depth = torch.full((matrix.shape[1], HEIGHT, WIDTH), torch.inf, dtype=torch.float64)
+def by_loop(plane, center, reach, rank, ident, source, source_k, source_pose, target_k, target_pose, tolerance):
+    """Depth of the front surface, and the hits that agree with it."""
+    depth = torch.full((len(target_k), HEIGHT, WIDTH), torch.inf, dtype=torch.float64)
+    relative = target_pose.double() @ torch.linalg.inv(source_pose.double())[:, None]
+    matrix = target_k.double() @ relative[..., :3, :3] @ torch.linalg.inv(source_k.double())[:, None]
+    epipole = -(target_k.double() @ relative[..., :3, 3:])[..., 0]
     hits = []
     for n in range(len(plane)):
         a, (u, v) = plane[n].double(), center[n].double()
-        for view in range(matrix.shape[1]):
+        for view in range(len(target_k)):
             m, e = matrix[source[n], view], epipole[source[n], view]
             columns = [m[:, 0] - a[1] * e, m[:, 1] - a[2] * e, m @ torch.tensor([u, v, 1.0]).double() - a[0] * e]
             homography = torch.stack(columns, 1)
@@ -52,10 +55,10 @@ def by_loop(plane, center, reach, rank, ident, source, matrix, epipole, toleranc
 
 
 def test_equals_a_loop_in_float64(generator):
-    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
-    args = (plane, center, reach, rank, ident, source)
-    index, depth, place, _ = splat_surfels(*args, matrix.float(), epipole.float(), HEIGHT, WIDTH, tolerance=0.05)
-    front, candidates = by_loop(*args, matrix, epipole, 0.05)
+    args = scene(generator)
+    rank = args[3]
+    index, depth, place, _ = splat_surfels(*args, HEIGHT, WIDTH, tolerance=0.05)
+    front, candidates = by_loop(*args, 0.05)
     seen = index >= 0
     assert 0.3 < seen.float().mean() < 1
     assert (seen != front.isfinite()).float().mean() < 0.01  # rays that graze a border of a patch
@@ -74,14 +77,14 @@ def test_equals_a_loop_in_float64(generator):
 
 
 def test_order_and_threads_do_not_matter(generator):
-    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
-    elements, poses = (plane, center, reach, rank, ident, source), (matrix.float(), epipole.float())
+    plane, center, reach, rank, ident, source, *cameras = scene(generator)
+    elements = (plane, center, reach, rank, ident, source)
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             for order in (torch.arange(len(plane)), torch.randperm(len(plane), generator=generator)):
-                index, *rest = splat_surfels(*(x[order] for x in elements), *poses, HEIGHT, WIDTH)
+                index, *rest = splat_surfels(*(x[order] for x in elements), *cameras, HEIGHT, WIDTH)
                 results.append((torch.where(index >= 0, ident[order][index.clamp(min=0)], -1), *rest))
     finally:
         torch.set_num_threads(threads)
@@ -90,8 +93,7 @@ def test_order_and_threads_do_not_matter(generator):
 
 
 def test_views_in_one_go_and_in_parts_are_the_same(generator, monkeypatch):
-    plane, center, reach, rank, ident, source, matrix, epipole = scene(generator)
-    args = (plane, center, reach, rank, ident, source, matrix.float(), epipole.float(), HEIGHT, WIDTH)
+    args = (*scene(generator), HEIGHT, WIDTH)
     whole = splat_surfels(*args)
     monkeypatch.setattr("mirage.kernels.reference.PAIRS_AT_ONCE", 1)
     assert all((a == b).all() for a, b in zip(whole, splat_surfels(*args), strict=True))
@@ -100,9 +102,9 @@ def test_views_in_one_go_and_in_parts_are_the_same(generator, monkeypatch):
 def test_a_patch_is_not_seen_from_behind():
     plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[0.5, 0.5]])
     zero = torch.zeros(1, dtype=torch.int64)
-    turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # half a turn, looking back from depth 4
-    k = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-    matrix, shift = k @ turned @ torch.linalg.inv(k), torch.tensor([0.0, 0.0, 4.0])
-    args = (plane, center, torch.full((1, 4), 0.5), zero, zero, zero)
-    assert (splat_surfels(*args, matrix[None, None], -(k @ shift)[None, None], 1, 1)[0] == -1).all()
-    assert (splat_surfels(*args, torch.eye(3)[None, None], torch.zeros(1, 1, 3), 1, 1)[0] == 0).all()
+    turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))  # half a turn, looking back from depth 4
+    turned[2, 3] = 4.0
+    k = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]])
+    args = (plane, center, torch.full((1, 4), 0.5), zero, zero, zero, k, torch.eye(4)[None], k)
+    assert (splat_surfels(*args, turned[None], 1, 1)[0] == -1).all()
+    assert (splat_surfels(*args, torch.eye(4)[None], 1, 1)[0] == 0).all()

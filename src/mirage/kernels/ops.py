@@ -157,8 +157,10 @@ def splat_surfels(
     rank: Int64[Tensor, " n"],
     ident: Int64[Tensor, " n"],
     source: Int64[Tensor, " n"],
-    target_from_source: Float32[Tensor, "s v 3 3"],
-    epipole: Float32[Tensor, "s v 3"],
+    source_intrinsics: Float32[Tensor, "s 3 3"],
+    source_cam_from_world: Float32[Tensor, "s 4 4"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
     height: int,
     width: int,
     *,
@@ -180,7 +182,7 @@ def splat_surfels(
     Equation:
         .. math::
             w(du, dv) = a_0 + a_1 du + a_2 dv, \qquad
-            \lambda [x, y, 1]^\top = M_{sv} [u_i + du, v_i + dv, 1]^\top - w(du, dv)\, e_{sv}
+            \lambda [x, y, 1]^\top = K_v R_{vs} K_s^{-1} [u_i + du, v_i + dv, 1]^\top + w(du, dv)\, K_v t_{vs}
 
         is the homography between the target cell centre (x, y) and the source offset (du, dv); the target depth is
         :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with
@@ -199,8 +201,10 @@ def splat_surfels(
         rank: Class of the element, 0 (best) to 4095.
         ident: Name of the element, unique, below 2**44; settles all ties.
         source: Source view of each element.
-        target_from_source: `K_v R K_s^-1` from source grid to target grid, for the infinite homography.
-        epipole: `- K_v t` of the same pairs: minus the image of the source camera's centre, in cells x world units.
+        source_intrinsics: Pinhole matrices of the source views, in their cells. Zero skew.
+        source_cam_from_world: Rigid transforms of the source views, in world units.
+        intrinsics: Pinhole matrices for a `height` x `width` grid, in cells. Zero skew.
+        cam_from_world: Rigid transforms from world to camera, in world units.
         height: Rows of the target grid, in cells.
         width: Columns of the target grid, in cells.
         near: Least depth that is drawn, in world units.
@@ -225,9 +229,10 @@ def splat_surfels(
 
         >>> plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[1.5, 0.5]])
         >>> zero = torch.zeros(1, dtype=torch.int64)
-        >>> twice = torch.diag(torch.tensor([2.0, 2.0, 1.0]))[None, None]
+        >>> K, pose = torch.eye(3)[None], torch.eye(4)[None]
+        >>> twice = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]])
         >>> index, depth, hit, size = splat_surfels(
-        ...     plane, center, torch.full((1, 4), 0.5), zero, zero, zero, twice, torch.zeros(1, 1, 3), 2, 5)
+        ...     plane, center, torch.full((1, 4), 0.5), zero, zero, zero, K, pose, twice, pose, 2, 5)
         >>> depth[0].tolist()
         [[0.0, 0.0, 2.0, 2.0, 0.0], [0.0, 0.0, 2.0, 2.0, 0.0]]
         >>> hit[0, 0, 2].tolist(), size[0, 0, 2].item()
@@ -235,9 +240,8 @@ def splat_surfels(
     """
     if min(near, height, width) <= 0:
         raise ValueError(f"near, height and width must be positive, got {near=}, {height=}, {width=}")
-    return reference.surfel_hits(
-        plane, center, reach, rank, ident, source, target_from_source, epipole, height, width, near, tolerance
-    )
+    elements = (plane, center, reach, rank, ident, source, source_intrinsics, source_cam_from_world)
+    return reference.surfel_hits(*elements, intrinsics, cam_from_world, height, width, near, tolerance)
 
 
 def gather(

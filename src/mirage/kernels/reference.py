@@ -182,8 +182,10 @@ def surfel_hits(
     rank: Int64[Tensor, " n"],
     ident: Int64[Tensor, " n"],
     source: Int64[Tensor, " n"],
-    target_from_source: Float32[Tensor, "s v 3 3"],
-    epipole: Float32[Tensor, "s v 3"],
+    source_intrinsics: Float32[Tensor, "s 3 3"],
+    source_cam_from_world: Float32[Tensor, "s 4 4"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
     height: int,
     width: int,
     near: float,
@@ -195,23 +197,15 @@ def surfel_hits(
     Float32[Tensor, "v {height} {width}"],
 ]:
     """See `splat_surfels`."""
-    views = target_from_source.shape[1]
-    step = max(1, PAIRS_AT_ONCE // max(1, len(plane)))
+    # World from source cells and target cells from world, for [u, v, 1, inverse depth]; in float64: far from the
+    # origin nothing is lost.
+    turn, move = source_cam_from_world[:, :3, :3].double(), source_cam_from_world[:, :3, 3:].double()
+    unproject = torch.linalg.inv(turn) @ torch.cat([torch.linalg.inv(source_intrinsics.double()), -move], -1)
+    project = intrinsics.double() @ cam_from_world[:, :3].double()
+    elements = (plane, center, reach, rank, ident, source)
+    views, step = len(intrinsics), max(1, PAIRS_AT_ONCE // max(1, len(plane)))
     parts = [
-        _hits_of_views(
-            plane,
-            center,
-            reach,
-            rank,
-            ident,
-            source,
-            target_from_source[:, v : v + step],
-            epipole[:, v : v + step],
-            height,
-            width,
-            near,
-            tolerance,
-        )
+        _hits_of_views(*elements, unproject, project[v : v + step], height, width, near, tolerance)
         for v in range(0, max(1, views), step)
     ]
     index, depth, hit, size = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -219,27 +213,21 @@ def surfel_hits(
     return index.view(shape), depth.view(shape), hit.view(*shape, 2), size.view(shape)
 
 
-def _hits_of_views(plane, center, reach, rank, ident, source, matrix, epipole, height, width, near, tolerance):
+def _hits_of_views(plane, center, reach, rank, ident, source, unproject, project, height, width, near, tolerance):
     """`surfel_hits` for a few views, flat: winner, depth, source coordinates and size in target cells per cell."""
-    device, views, cells = plane.device, matrix.shape[1], height * width
-    # 1. Image of each element's centre: only those near the picture go on.
-    table = torch.cat([matrix.flatten(2), epipole], -1).transpose(0, 1)  # v s 12
-    homogeneous = torch.cat([center, torch.ones_like(center[:, :1])], -1)[..., None]
-    image = (table[:, source, :9].unflatten(-1, (3, 3)) @ homogeneous)[..., 0] - table[:, source, 9:] * plane[:, :1]
-    z = image[..., 2]
-    near_picture = (
-        (z > 0)
-        & (z > near * plane[:, 0])
-        & (image[..., 0].abs() < 2 * width * z)
-        & (image[..., 1].abs() < 2 * height * z)
-    )
-    view, element = near_picture.nonzero(as_tuple=True)
+    device, views, cells = plane.device, len(project), height * width
+    # 1. Only elements near the picture go on.
+    view, element = _near_picture(plane, center, source, unproject, project, height, width, near)
+    table = project[:, None, :, :3] @ unproject
+    table[..., 3] += project[:, None, :, 3]
+    per_pair = table.float().flatten(2)[view, source[element]].unflatten(-1, (3, 4))
+    here, middle = plane[element], center[element]
+    image = per_pair[..., 2] + middle[:, :1] * per_pair[..., 0] + middle[:, 1:] * per_pair[..., 1]
+    image = image + here[:, :1] * per_pair[..., 3]
 
     # 2. The element's homography [du, dv, 1] -> target, relative to the image of its centre.
-    image = image[view, element]
-    per_pair, here = table[view, source[element]], plane[element]
-    along_u = per_pair[:, 0:9:3] - here[:, 1:2] * per_pair[:, 9:]
-    along_v = per_pair[:, 1:9:3] - here[:, 2:3] * per_pair[:, 9:]
+    along_u = per_pair[..., 0] + here[:, 1:2] * per_pair[..., 3]
+    along_v = per_pair[..., 1] + here[:, 2:3] * per_pair[..., 3]
     middle = image[:, :2] / image[:, 2:]
     ux, uy = (along_u[:, :2] - middle * along_u[:, 2:]).unbind(-1)
     vx, vy = (along_v[:, :2] - middle * along_v[:, 2:]).unbind(-1)
@@ -308,6 +296,18 @@ def _hits_of_views(plane, center, reach, rank, ident, source, matrix, epipole, h
     fine = torch.stack([du[won], dv[won]], -1).mul(1024).round().div(1024) + center[chosen]
     out[cell] = torch.cat([depth[won, None], fine, size[won, None]], -1)
     return index, out[:, 0], out[:, 1:3], out[:, 3]
+
+
+def _near_picture(plane, center, source, unproject, project, height, width, near):
+    """(view, element) pairs whose centre is in front of the camera and less than half a picture outside of it."""
+    rows = unproject.float()[source]
+    ray = rows[:, :, 0] * center[:, :1] + rows[:, :, 1] * center[:, 1:] + rows[:, :, 2]
+    world = torch.cat([ray + rows[:, :, 3] * plane[:, :1], plane[:, :1]], -1)  # homogeneous
+    x, y, z = (world @ project.float().flatten(0, 1).T).T.unflatten(0, (-1, 3)).unbind(1)
+    margin_x, margin_y = max(width / 2, 4), max(height / 2, 4)
+    inside = (z > near * plane[:, 0]) & (x > -margin_x * z) & (x < (width + margin_x) * z)
+    inside &= (y > -margin_y * z) & (y < (height + margin_y) * z)
+    return inside.nonzero(as_tuple=True)
 
 
 def gather_taps(

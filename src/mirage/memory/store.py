@@ -142,13 +142,6 @@ class Surfels:
 
     def render(self, cameras: Cameras) -> Hits:
         """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
-        # Relative poses in float64: far from the origin nothing is lost.
-        source_k, source_pose = self.intrinsics.double(), self.cam_from_world.double()
-        target_k, target_pose = cameras.intrinsics.double(), cameras.cam_from_world.double()
-        rotation = target_pose[None, :, :3, :3] @ source_pose[:, None, :3, :3].mT
-        shift = target_pose[None, :, :3, 3:] - rotation @ source_pose[:, None, :3, 3:]
-        matrix = target_k @ rotation @ torch.linalg.inv(source_k)[:, None]
-        epipole = -(target_k @ shift)[..., 0]
         rank = 2 * (~self.observed).long() + self.edge
         area = self.lookup[0].numel() if len(self.name) else 0
         index, depth, place, size = ops.splat_surfels(
@@ -158,8 +151,10 @@ class Surfels:
             rank,
             self.name[self.source] * area + self.cell,
             self.source.long(),
-            matrix.float(),
-            epipole.float(),
+            self.intrinsics,
+            self.cam_from_world,
+            cameras.intrinsics.float(),
+            cameras.cam_from_world.float(),
             cameras.height,
             cameras.width,
         )
