@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from mirage.camera.cameras import Cameras
-from mirage.scenes.worlds import BOXES, Worlds
+from mirage.scenes.build import BOXES
+from mirage.scenes.worlds import Worlds
 
 Kind = Literal["any", "walk", "there-and-back", "abab", "orbit", "pan", "truck"]
 _SHARES = {"walk": 0.4, "there-and-back": 0.2, "abab": 0.1, "orbit": 0.12, "pan": 0.08, "truck": 0.1}

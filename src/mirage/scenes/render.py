@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
+from mirage.scenes.build import BALLS, BOXES, SKY, SOLIDS
 from mirage.scenes.textures import SIZE
-from mirage.scenes.worlds import BALLS, BOXES, SKY, SOLIDS, Worlds
+from mirage.scenes.worlds import Worlds
 
 NEAR = 0.02
 TILE = 8  # on the CPU, solids are tried only on the tiles of TILE**2 rays that they may touch

@@ -40,7 +40,7 @@ def colour(rng: np.random.Generator, saturation: float = 1.0, value: tuple[float
 
 def paint(rng: np.random.Generator, base: Image, contrast: float, alpha: float = 2.0, chroma: float = 0.25) -> Image:
     """`base` (one colour or an image) with 1/f variation: strong in luminance, weaker in two chroma directions."""
-    light = noise(rng, alpha)[..., None] * np.ones(3)
+    light = 1.15 * noise(rng, alpha - 0.25)[..., None] * np.ones(3)
     warm = noise(rng, alpha + 0.3)[..., None] * np.array([1.0, 0.05, -0.9])
     tint = noise(rng, alpha + 0.3)[..., None] * np.array([0.5, -0.7, 0.5])
     return base * np.exp(contrast * (light + chroma * (warm + 0.6 * tint)))
@@ -162,7 +162,7 @@ def leaves(rng: np.random.Generator, discs: int = 60) -> Image:
         else:
             gap = np.minimum(r * aspect - np.abs(p), r / aspect - np.abs(q))
         mask = smooth(gap, 1.0)[..., None]
-        tone = palette[rng.integers(len(palette))] * np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.05, 3))
+        tone = palette[rng.integers(len(palette))] * np.exp(rng.normal(0, 0.3) + rng.normal(0, 0.05, 3))
         lit = np.exp(0.16 * shade[rng.integers(3)][np.ix_(iy, ix)] + 0.2 * p / r * rng.uniform(-1, 1))[..., None]
         block = np.ix_(iy, ix)
         image[block] = image[block] * (1 - mask) + tone * lit * mask
