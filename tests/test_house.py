@@ -26,7 +26,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
 FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row) for r in rooms.split(" + ")}
 DATA = {"models", "assets"}  # weights and pictures, no code
 ROOMS_OF = {  # third-party package -> the only rooms that may import it
-    "diffusers": {"video", "denoise", "pipeline", "checkpoint", "training"},
+    "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training"},
     "transformers": {"denoise", "geometry"},
     "triton": {"kernels"},
     "accelerate": {"training"},

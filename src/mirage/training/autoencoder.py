@@ -46,7 +46,7 @@ def autoencoder_loss(
     loss = (
         _distance(video, clips)
         + 0.5 * _distance(still, shown)
-        + 0.5 * _distance(moved * inside, target * inside)
+        + 1.5 * _distance(moved * inside, target * inside)
         + align * mismatch
         + 1e-4 * latents.square().mean()
     )

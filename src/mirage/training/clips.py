@@ -113,7 +113,10 @@ class Crops:
         _, f, _, h, w = clips.shape
         windows = []
         for clip in clips:
-            t, y, x = (int(torch.randint(n, (), generator=g)) for n in (f - self.frames + 1, h - self.size + 1, w - self.size + 1))
+            t, y, x = (
+                int(torch.randint(n, (), generator=g))
+                for n in (f - self.frames + 1, h - self.size + 1, w - self.size + 1)
+            )
             windows.append(clip[t : t + self.frames, :, y : y + self.size, x : x + self.size])
         return to_floats(torch.stack(windows))
 

@@ -31,7 +31,6 @@ class Schedule:
         clip: Greatest norm of the gradient.
         save_every: Steps between checkpoints.
         log_every: Steps between lines of the curve.
-        stop_after: Seconds after which the run saves and returns early, to be resumed; None never does.
     """
 
     steps: int
@@ -42,7 +41,6 @@ class Schedule:
     clip: float = 1.0
     save_every: int = 200
     log_every: int = 20
-    stop_after: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
@@ -62,6 +60,7 @@ def fit(
     loss: Callable[[nn.Module, int], tuple[Tensor, dict[str, Tensor]]],
     schedule: Schedule,
     folder: Path,
+    stop_after: float | None = None,
 ) -> bool:
     """Train `model` in place up to `schedule.steps`, resuming from `folder` if it holds a checkpoint.
 
@@ -75,6 +74,7 @@ def fit(
         loss: Maps (model, step) to the loss and to figures for the curve.
         schedule: Length, rate and checkpoints.
         folder: Where checkpoints go; made if missing.
+        stop_after: Seconds after which the run saves and returns early, to be resumed; None never does.
 
     Returns:
         True when all steps are done, False when `stop_after` came first.
@@ -92,7 +92,13 @@ def fit(
     average = {k: p.detach().clone() for k, p in params.items()}
     step = _resume(state_path, params, average, optimizer)
     started, first, sums = time.monotonic(), step, {}
-    logger.info("%s: %.2f M parameters, step %d of %d", name, sum(p.numel() for p in params.values()) / 1e6, step, schedule.steps)
+    logger.info(
+        "%s: %.2f M parameters, step %d of %d",
+        name,
+        sum(p.numel() for p in params.values()) / 1e6,
+        step,
+        schedule.steps,
+    )
     model.train()
     with _stop_politely() as stopped:
         while step < schedule.steps:
@@ -117,7 +123,7 @@ def fit(
                 with curve.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 logger.info("%s %s, %.0f s left", name, line, seconds * (schedule.steps - step))
-            late = schedule.stop_after is not None and time.monotonic() - started > schedule.stop_after
+            late = stop_after is not None and time.monotonic() - started > stop_after
             if step % schedule.save_every == 0 or step == schedule.steps or late or stopped:
                 _save(state_path, step, params, average, optimizer)
                 save_atomic({k: v.contiguous() for k, v in average.items()}, folder / f"{name}.safetensors")

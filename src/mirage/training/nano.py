@@ -1,1 +1,196 @@
-"""`mirage train nano`: the embedded model from nothing, stage by stage, each resumed where it stopped."""
+"""`mirage train nano`: the embedded model from nothing, stage by stage, each resumed where it stopped.
+
+clips -> autoencoder -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UniPCMultistepScheduler
+from safetensors.torch import load_file
+from torch import nn
+
+from mirage.denoise.transformer import MirageTransformer
+from mirage.geometry.nano import LatentDepthHead
+from mirage.pipeline import MiragePipeline
+from mirage.training.autoencoder import autoencoder_loss
+from mirage.training.clips import Crops, read_shard, to_floats, write_shards
+from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
+from mirage.training.depth import depth_loss
+from mirage.training.fit import Schedule, fit, generator
+from mirage.training.samples import CHUNK, REFERENCES, write_samples
+from mirage.video.nano import NanoAutoencoder, NanoCodec
+
+logger = logging.getLogger(__name__)
+STAGES = ("clips", "autoencoder", "samples", "denoiser", "depth", "pack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoRecipe:
+    """What the shipped weights were made with, unless the model card says otherwise.
+
+    Attributes:
+        shards: Shards of eight clips of exact worlds.
+        autoencoder_steps: Steps of stage 1, 40 frames and 20 pictures of 64 x 64 each.
+        denoiser_steps: Steps of stage 2, eight chunks each.
+        depth_steps: Steps of stage 3, forty frames each.
+        heads: Attention heads of 40 channels of the transformer.
+        layers: Its blocks; every other one has a twin in the memory branch.
+        seed: Of weights and batches; worlds are numbered from 0.
+        stop_after: Seconds after which a stage saves and the command returns, to be resumed.
+    """
+
+    shards: int = 110
+    autoencoder_steps: int = 4000
+    denoiser_steps: int = 6000
+    depth_steps: int = 2000
+    heads: int = 4
+    layers: int = 6
+    seed: int = 0
+    stop_after: float | None = None
+
+
+def train_nano(
+    folder: Path, recipe: NanoRecipe, *, stages: tuple[str, ...] = STAGES, device: torch.device | str = "cpu"
+) -> bool:
+    """Run stages of the recipe in `folder`, each from where it stopped.
+
+    Args:
+        folder: Where clips, samples, checkpoints, curves and the packed model go.
+        recipe: How much of everything.
+        stages: Which of `STAGES` to run.
+        device: Where to compute.
+
+    Returns:
+        True if every stage asked for is complete.
+
+    Raises:
+        ValueError: If a stage is unknown, or what it needs is not there yet.
+    """
+    unknown = set(stages) - set(STAGES)
+    if unknown:
+        raise ValueError(f"stages must be of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
+    run = {
+        "clips": lambda: write_shards(folder / "clips", recipe.shards, device=str(device)),
+        "autoencoder": lambda: _autoencoder(folder, recipe, device),
+        "samples": lambda: write_samples(_codec(folder, device), folder / "clips", folder / "samples", device=device),
+        "denoiser": lambda: _denoiser(folder, recipe, device),
+        "depth": lambda: _depth(folder, recipe, device),
+        "pack": lambda: pack(folder, recipe),
+    }
+    return all(run[stage]() is not False for stage in STAGES if stage in stages)
+
+
+def mixed(device: torch.device | str) -> torch.autocast:
+    """bf16 where the hardware multiplies it faster than float32, else nothing."""
+    kind = torch.device(device).type
+    quick = kind == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(kind, torch.bfloat16, enabled=quick)
+
+
+def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
+    torch.manual_seed(recipe.seed)
+    model = NanoAutoencoder().to(device, memory_format=torch.channels_last)
+    crops = Crops(folder / "clips", recipe.seed, device=str(device))
+
+    def loss(model: nn.Module, step: int) -> tuple:
+        with mixed(device):
+            return autoencoder_loss(model, crops.batch(step), step)
+
+    return fit(
+        "autoencoder", model, loss, Schedule(steps=recipe.autoencoder_steps, lr=1.5e-3), folder, recipe.stop_after
+    )
+
+
+def _codec(folder: Path, device: torch.device | str) -> NanoCodec:
+    """The trained autoencoder, its latents normalised by statistics over the first clips."""
+    weights = _weights(folder, "autoencoder")
+    model = NanoAutoencoder()
+    model.load_state_dict(weights)
+    latents = []
+    with torch.no_grad():
+        for path in sorted((folder / "clips").glob("clips-*.safetensors"))[:20]:
+            pictures = to_floats(read_shard(path).frames[:, ::16].flatten(0, 1))
+            latents.append(model.encode(pictures[:, None])[:, 0].transpose(0, 1).flatten(1))
+    flat = torch.cat(latents, 1)
+    mean, std = flat.mean(1).tolist(), flat.std(1).tolist()
+    model = NanoAutoencoder(latents_mean=mean, latents_std=std)
+    model.load_state_dict(weights)
+    return NanoCodec(model.eval().to(device, memory_format=torch.channels_last))
+
+
+def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(f"{path} is not there yet: run the stage {name!r} first")
+    return load_file(path)
+
+
+def _transformer(recipe: NanoRecipe) -> MirageTransformer:
+    torch.manual_seed(recipe.seed)
+    return MirageTransformer(
+        num_attention_heads=recipe.heads,
+        attention_head_dim=40,
+        in_channels=16,
+        freq_dim=128,
+        ffn_dim=160 * recipe.heads,
+        num_layers=recipe.layers,
+        text_dim=0,
+        vace_layers=list(range(0, recipe.layers, 2)),
+        vace_in_channels=17,
+        prediction="residual",
+    )
+
+
+def _denoiser(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
+    shards = SampleShards(folder / "samples", recipe.seed, device=device)
+
+    def loss(model: nn.Module, step: int) -> tuple:
+        samples, g = shards.draw(step)
+        target, conditions = chunk_batch(samples, g, generator(recipe.seed + 2, step))
+        with mixed(device):
+            return denoiser_loss(model, target, conditions, g)
+
+    schedule = Schedule(steps=recipe.denoiser_steps, lr=1e-3, warmup=200, weight_decay=0.01)
+    return fit("denoiser", _transformer(recipe).to(device), loss, schedule, folder, recipe.stop_after)
+
+
+def _depth(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
+    shards = SampleShards(folder / "samples", recipe.seed, device=device)
+    torch.manual_seed(recipe.seed)
+
+    def loss(model: nn.Module, step: int) -> tuple:
+        samples, g = shards.draw(step)
+        with mixed(device):
+            return depth_loss(model, samples, g, generator(recipe.seed + 2, step))
+
+    schedule = Schedule(steps=recipe.depth_steps, lr=1e-3)
+    return fit("depth", LatentDepthHead().to(device), loss, schedule, folder, recipe.stop_after)
+
+
+def pack(folder: Path, recipe: NanoRecipe) -> None:
+    """Write the pipeline to `folder`/nano, in half precision.
+
+    Args:
+        folder: Where the stages left their weights.
+        recipe: The recipe that they were made with.
+
+    Raises:
+        ValueError: If a stage has left nothing yet.
+    """
+    transformer, head = _transformer(recipe), LatentDepthHead()
+    transformer.load_state_dict(_weights(folder, "denoiser"))
+    head.load_state_dict(_weights(folder, "depth"))
+    pipeline = MiragePipeline(
+        transformer.half(),
+        _codec(folder, "cpu").autoencoder.half(),
+        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
+        head.half(),
+        chunk_frames=4 * (CHUNK - 1) + 1,
+        reference_frames=REFERENCES,
+        num_inference_steps=2,
+        size=(128, 128),
+    )
+    pipeline.save_pretrained(folder / "nano")
