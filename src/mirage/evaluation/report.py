@@ -1,0 +1,179 @@
+"""What is written about a closed loop: means with intervals, the table, curves over frames, contact sheets."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from mirage.evaluation.metrics import CAP, bootstrap
+from mirage.video.io import atomic, read_image, write_image, write_json
+from mirage.video.picture import contact_sheet
+
+TITLES = {
+    "latent": "latent, gather (ours)",
+    "latent-nearest": "latent, nearest, corner",
+    "colour": "colour",
+    "none": "none",
+    "memory-only": "*control:* memory only",
+    "autoencoder": "*control:* autoencoder",
+}
+COLUMNS = {  # heading -> figure, digits
+    "return to observed, dB": ("observed_psnr", 2),
+    "flow, px": ("observed_flow", 2),
+    "return to imagined, dB": ("imagined_psnr", 2),
+    "flow , px": ("imagined_flow", 2),
+    "all frames, dB": ("all_psnr", 2),
+    "seen, dB": ("seen_psnr", 2),
+    "unseen, dB": ("unseen_psnr", 2),
+    "unseen detail": ("unseen_detail", 2),
+}
+DIFFERENCES = ("observed_psnr", "imagined_psnr", "all_psnr", "seen_psnr", "unseen_psnr")
+MEANING = f"""\
+Means over worlds with 95 % percentile bootstrap intervals over worlds (2000 resamples, seed 0). PSNR in dB on 8-bit
+colour, squared errors pooled over pixels and frames, {CAP:.0f} for identical frames. *Return to observed*: the last
+frame, back at A, against the input picture. *Return to imagined*: the second visit of B against the first visit as it
+was generated, on the pixels that the input does not show. *flow*: median length of the optical flow (DIS) between the
+two. *all, seen, unseen*: all frames but the input against the truth; a pixel is seen if its true surface point is in
+the input picture. *unseen detail*: mean gradient of the unseen pixels over that of the truth; 0 is a blank wall. The
+controls imagine nothing: *memory only* decodes what the input picture tells of each view and zeros elsewhere, so it
+comes back to the same blank; *autoencoder* encodes and decodes the true frames. Frames per second: whole roll-out in
+one thread, as many side by side as there were processes."""
+
+
+def summarise(records: Sequence[dict]) -> dict:
+    """Means with intervals of every row and figure, and of the differences between the first row and each other.
+
+    Args:
+        records: One per world and row, all rows of the same worlds.
+
+    Returns:
+        `rows` (row -> figure -> mean, low, high, n), `differences` likewise, paired by world, and `curves` (row ->
+        region -> mean and interval per frame).
+    """
+    rows = {row: [r for r in records if r["row"] == row] for row in dict.fromkeys(r["row"] for r in records)}
+    column = lambda row, key: np.array([r[key] for r in rows[row]], float)  # None becomes NaN
+    first, *others = rows
+    figures = [key for key, value in rows[first][0].items() if key not in ("seed", "row", "curves")]
+    curves = {}
+    for row, worlds in rows.items():
+        curves[row] = {}
+        for region in ("all", "seen", "unseen"):
+            frames = np.array([r["curves"][region] for r in worlds], float).T
+            points = [bootstrap(f, resamples=500) for f in frames]
+            curves[row][region] = {key: [p[key] for p in points] for key in ("mean", "low", "high")}
+    return {
+        "worlds": len(rows[first]),
+        "rows": {row: {key: bootstrap(column(row, key)) for key in figures} for row in rows},
+        "differences": {
+            f"{first} - {row}": {key: bootstrap(column(first, key) - column(row, key)) for key in DIFFERENCES}
+            for row in others
+        },
+        "curves": curves,
+    }
+
+
+def format_table(results: dict) -> str:
+    """The table in Markdown, with the differences and the meaning of each column.
+
+    Args:
+        results: What `evaluate` returned, or `results.json` holds.
+
+    Returns:
+        Markdown.
+    """
+    heads = ["memory", *COLUMNS, "frames/s", "memory, KiB"]
+    lines = ["| " + " | ".join(h.replace(" ,", ",") for h in heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    for row, figures in results["rows"].items():
+        cells = [TITLES[row], *(_cell(figures[key], digits) for key, digits in COLUMNS.values())]
+        cells.append(f"{results['frames'] / figures['seconds']['mean']:.1f}")
+        cells.append(f"{figures['memory_bytes']['mean'] / 1024:.0f}" if figures["memory_bytes"]["mean"] else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Differences between rows, paired by world, in dB:", ""]
+    names = [key.removesuffix("_psnr") for key in DIFFERENCES]
+    lines += ["| difference | " + " | ".join(names) + " |", "|---" + "|--:" * len(names) + "|"]
+    for name, figures in results["differences"].items():
+        lines.append(f"| {name} | " + " | ".join(_cell(figures[key], 2, sign="+") for key in DIFFERENCES) + " |")
+    share = results["rows"][next(iter(results["rows"]))]["imagined_share"]
+    lines += [
+        "",
+        f"{results['worlds']} held-out worlds (seeds from {results['first_seed']}), walks A-B-A-B-A of "
+        f"{results['frames']} frames, depth of the input {results['depth']}, "
+        f"{results['steps'] or 'the default number of'} steps; {_cell(share, 2)} of B is not in the input. "
+        f"{results['hardware']}.",
+        "",
+        MEANING,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: dict, digits: int, sign: str = "") -> str:
+    if figure["mean"] is None:
+        return "-"
+    low, high = (f"{figure[k]:{sign}.{digits}f}" for k in ("low", "high"))
+    return f"{figure['mean']:{sign}.{digits}f} ({low}, {high})"
+
+
+def write_report(out: Path, config: dict, visits: tuple[int, ...], records: Sequence[dict]) -> dict:
+    """Write `results.json`, `table.md`, `curves.png` and one contact sheet per world that is shown.
+
+    Args:
+        out: The folder.
+        config: The settings.
+        visits: Frames at A, B, A, B and A.
+        records: One per world and row.
+
+    Returns:
+        What `results.json` holds.
+    """
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    results = {**config, "visits": list(visits), "hardware": hardware, **summarise(records)}
+    write_json(out / "results.json", results)
+    with atomic(out / "table.md") as aside:
+        aside.write_text(format_table(results), encoding="utf-8")
+    with atomic(out / "curves.png") as aside:
+        _curves(results).savefig(aside, dpi=120)
+    by_world = {(r["seed"], r["row"]): r for r in records}
+    rows = list(results["rows"])
+    for seed in range(config["first_seed"], config["first_seed"] + min(config["sheets"], config["worlds"])):
+        frames, labels = [], []
+        for row in ("truth", *rows):
+            strip = read_image(out / "visits" / f"{seed}-{row}.png")
+            frames += np.split(strip, len(visits), 1)
+            labels += [f"{row} · {place} {i}" for place, i in zip("ABABA", visits, strict=True)]
+            if row != "truth":
+                figures = by_world[seed, row]
+                labels[-2] += f" · {_db(figures['imagined_psnr'])}"
+                labels[-1] += f" · {_db(figures['observed_psnr'])}"
+        write_image(
+            out / f"sheet-{seed}.png",
+            contact_sheet(frames, labels, columns=len(visits), title=f"World {seed}: A, B, A, B and A again"),
+        )
+    return results
+
+
+def _db(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} dB"
+
+
+def _curves(results: dict) -> Figure:
+    """PSNR over frames of every row, for all pixels, those seen in the input and the others."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure((12, 3.8), layout="constrained")
+        for axes, region in zip(figure.subplots(1, 3, sharey=True), ("all", "seen", "unseen"), strict=True):
+            for i, (row, curves) in enumerate(results["curves"].items()):
+                mean, low, high = (np.array(curves[region][k], float) for k in ("mean", "low", "high"))
+                frame = np.arange(len(mean))
+                dashes = "--" if row in ("memory-only", "autoencoder") else "-"
+                axes.plot(frame, mean, dashes, color=f"C{i}", label=row, linewidth=1.4)
+                axes.fill_between(frame, low, high, color=f"C{i}", alpha=0.15, linewidth=0)
+            axes.set_title({"all": "all pixels", "seen": "seen in the input", "unseen": "not in the input"}[region])
+            axes.set_xticks(results["visits"], [f"{p}\n{i}" for p, i in zip("ABABA", results["visits"], strict=True)])
+            axes.grid(alpha=0.3)
+        figure.axes[0].set_ylabel("PSNR against the truth, dB")
+        figure.axes[0].legend(fontsize=8)
+        return figure
