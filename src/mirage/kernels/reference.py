@@ -319,7 +319,7 @@ def gather_taps(
     hit: Float32[Tensor, "m 2"],
     tolerance: float,
 ) -> tuple[Int64[Tensor, "m 4"], Float32[Tensor, "m 4"]]:
-    """See `gather`: the four source elements around each hit and their weights, which sum to one."""
+    """The four source elements around each hit and their weights, which sum to one. See `gather`."""
     height, width = lookup.shape[1:]
     corner = (hit - 0.5).floor()
     fraction = hit - 0.5 - corner
@@ -347,6 +347,6 @@ def gather_taps(
 def weighted_rows(
     features: Float[Tensor, "n c"], neighbour: Int64[Tensor, "m 4"], weight: Float32[Tensor, "m 4"]
 ) -> Float[Tensor, "m c"]:
-    """Sum of four rows per output, in float32, in the dtype of the features; zero weights drop their row exactly."""
+    """Weighted sum of four rows per output, in float32, in the dtype of the features. See `gather`."""
     rows = features[neighbour.flatten()].unflatten(0, neighbour.shape).float()
     return (rows * weight[..., None]).sum(1).to(features.dtype)

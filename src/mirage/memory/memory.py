@@ -58,7 +58,14 @@ class Memory(ABC):
 
     @abstractmethod
     def read(self, cameras: Cameras) -> MemoryRead:
-        """What is known of these views, on their grid of latent cells."""
+        """What is known of these views, on their grid of latent cells; zeros and False where nothing is.
+
+        Args:
+            cameras: Target views, of image size.
+
+        Returns:
+            Features, visibility, projected depth and what of it the first view explains.
+        """
 
     @abstractmethod
     def update(
@@ -70,7 +77,18 @@ class Memory(ABC):
         frames: Float[Tensor, "v 3 Y X"] | None = None,
         keep: Bool[Tensor, "v H W"] | None = None,
     ) -> UpdateReport:
-        """Remember what is new in these views; on an error nothing has changed."""
+        """Remember what is new in these views; on an error nothing has changed.
+
+        Args:
+            latents: Latents of the views.
+            depth: Their z-depth, in world units, 0 = unknown.
+            cameras: Their cameras, of image size.
+            frames: Their colours in [-1, 1], for memories that keep colours.
+            keep: False on movers and sky; all True if None.
+
+        Returns:
+            What became of the cells.
+        """
 
     @property
     @abstractmethod
@@ -90,6 +108,12 @@ def check_cameras(cameras: Cameras) -> None:
 
     Raises:
         ValueError: If a pose or an intrinsic is not finite, a rotation is not one, or intrinsics are singular.
+
+    Example:
+        >>> check_cameras(Cameras(torch.eye(3)[None], torch.eye(4)[None], 2, 3))
+        >>> check_cameras(Cameras(torch.eye(3)[None], 2 * torch.eye(4)[None], 2, 3))
+        Traceback (most recent call last):
+        ValueError: cameras: cam_from_world must hold rotations (orthonormal, determinant 1), off by 3: ...
     """
     pose, k = cameras.cam_from_world, cameras.intrinsics
     if not bool(pose.isfinite().all() & k.isfinite().all()):
@@ -126,6 +150,14 @@ def check_views(
 
     Raises:
         ValueError: If counts, shapes, devices or values do not fit; the message names the argument.
+
+    Example:
+        >>> camera = Cameras(torch.eye(3)[None], torch.eye(4)[None], 16, 24)
+        >>> check_views(torch.zeros(1, 4, 2, 3), torch.ones(1, 16, 24), camera, None)
+        8
+        >>> check_views(torch.zeros(1, 4, 2, 3), -torch.ones(1, 16, 24), camera, None)
+        Traceback (most recent call last):
+        ValueError: depth must not be negative, got -1: use 0 where it is unknown
     """
     if latents.ndim != 4 or depth.ndim != 3:
         raise ValueError(

@@ -29,7 +29,7 @@ class NoMemory(Memory):
         frames: Float[Tensor, "1 3 Y X"] | None = None,
         keep: Bool[Tensor, "1 H W"] | None = None,
     ) -> "NoMemory":
-        """Look at the shapes, keep nothing. Arguments as in `LatentMemory.from_view`."""
+        """Look at the shapes, keep nothing. See `LatentMemory.from_view`."""
         return cls(latents.shape[1], check_views(latents, depth, cameras, keep), latents.dtype)
 
     def __len__(self) -> int:
