@@ -56,7 +56,7 @@ class OpenPlace(Builder):
     def _house(self) -> None:
         rng = self.rng
         w, d, storeys = rng.uniform(1.6, 2.8), rng.uniform(2, 4.5), int(rng.integers(1, 4))
-        at = self._spot(7, 26, np.hypot(w, d))
+        at = self._spot(7.0, 26.0, np.hypot(w, d))
         if at is None:
             return
         x, z = at
@@ -83,7 +83,7 @@ class OpenPlace(Builder):
 
     def _tree(self) -> None:
         rng = self.rng
-        at = self._spot(3.0, 18, 1.1)
+        at = self._spot(3.0, 18.0, 1.1)
         if at is None:
             return
         h, r = rng.uniform(0.7, 1.4), rng.uniform(0.8, 1.7)
@@ -95,7 +95,7 @@ class OpenPlace(Builder):
     def _open_thing(self) -> None:
         rng = self.rng
         kind = rng.choice(["hedge", "wall", "crate", "column", "ball", "bench", "pole"])
-        at = self._spot(2.4, 11, 0.9)
+        at = self._spot(2.4, 11.0, 0.9)
         if at is None:
             return
         x, z = at

@@ -98,7 +98,7 @@ class Room(Builder):
         tint = self.tint(0.8)
         if kind == "cabinet":
             h = rng.uniform(0.35, 0.6)
-            put((0, 0), h, (w, d), h, rng.choice([WOOD, PLASTER]), tile=1.2, tint=tint)
+            put((0, 0), h, (w, d), h, int(rng.choice([WOOD, PLASTER])), tile=1.2, tint=tint)
             self._small_things(c + along * rng.uniform(-0.5, 0.5) * w, 2 * h)
         elif kind == "shelf":
             h = rng.uniform(0.7, 1.05)
