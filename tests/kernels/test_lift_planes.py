@@ -68,3 +68,15 @@ def test_steep_planes_stay_in_front_of_the_camera():
 def test_refuses_a_grid_that_does_not_divide():
     with pytest.raises(ValueError, match="whole multiple of the 2 x 3"):
         lift_planes(torch.ones(1, 5, 6), torch.ones(1, 5, 6, dtype=torch.bool), 2, 3)
+
+
+def test_threads_do_not_matter(generator):
+    depth = 1 + 3 * torch.rand(2, 72, 120, generator=generator)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(lift_planes(depth, depth > 1.1, 9, 15))
+    finally:
+        torch.set_num_threads(threads)
+    assert all((a == b).all() for a, b in zip(*results, strict=True))
