@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, get_args
@@ -291,9 +291,11 @@ def evaluate(
         What `results.json` holds; `format_table` makes a table of it.
 
     Raises:
-        ValueError: If the folder holds results of other settings or of another model.
+        ValueError: If there is no such model, or the folder holds results of other settings or of another model.
     """
     out = Path(out)
+    model = _load(config.model, config.device).config  # a model that cannot be loaded is refused before all else
+    config = replace(config, steps=config.steps or model.num_inference_steps)
     journal = _Journal(out / "results.jsonl", config)
     todo = {s: tuple(r for r in config.all_rows if (s, r) not in journal.records) for s in config.seeds}
     todo = {seed: rows for seed, rows in todo.items() if rows}
@@ -305,7 +307,7 @@ def evaluate(
         done += 1
         report(done, config.worlds)
     wanted = [journal.records[s, r] for s in config.seeds for r in config.all_rows]
-    return write_report(out, asdict(config) | journal.model, config.visits, wanted)
+    return write_report(out, asdict(config) | {"size": list(model.size)} | journal.model, config.visits, wanted)
 
 
 def _measured(config: ClosedLoop, todo: dict[int, tuple[str, ...]], out: Path, processes: int) -> Iterator[list[dict]]:

@@ -22,16 +22,16 @@ TITLES = {
     "memory-only": "*control:* memory only",
     "autoencoder": "*control:* autoencoder",
 }
-COLUMNS = {  # heading -> figure, digits
-    "return to observed, dB": ("observed_psnr", 2),
-    "flow, px": ("observed_flow", 2),
-    "return to imagined, dB": ("imagined_psnr", 2),
-    "flow , px": ("imagined_flow", 2),
-    "all frames, dB": ("all_psnr", 2),
-    "seen, dB": ("seen_psnr", 2),
-    "unseen, dB": ("unseen_psnr", 2),
-    "unseen detail": ("unseen_detail", 2),
-}
+COLUMNS = (  # heading, figure
+    ("return to observed, dB", "observed_psnr"),
+    ("flow, px", "observed_flow"),
+    ("return to imagined, dB", "imagined_psnr"),
+    ("flow, px", "imagined_flow"),
+    ("all frames, dB", "all_psnr"),
+    ("seen, dB", "seen_psnr"),
+    ("unseen, dB", "unseen_psnr"),
+    ("unseen detail", "unseen_detail"),
+)
 DIFFERENCES = ("observed_psnr", "imagined_psnr", "all_psnr", "seen_psnr", "unseen_psnr")
 MEANING = f"""\
 Means over worlds with 95 % percentile bootstrap intervals over worlds (2000 resamples, seed 0). PSNR in dB on 8-bit
@@ -86,10 +86,10 @@ def format_table(results: dict) -> str:
     Returns:
         Markdown.
     """
-    heads = ["memory", *COLUMNS, "frames/s", "memory, KiB"]
-    lines = ["| " + " | ".join(h.replace(" ,", ",") for h in heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    heads = ["memory", *(head for head, _ in COLUMNS), "frames/s", "memory, KiB"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
     for row, figures in results["rows"].items():
-        cells = [TITLES[row], *(_cell(figures[key], digits) for key, digits in COLUMNS.values())]
+        cells = [TITLES[row], *(_cell(figures[key]) for _, key in COLUMNS)]
         cells.append(f"{results['frames'] / figures['seconds']['mean']:.1f}")
         cells.append(f"{figures['memory_bytes']['mean'] / 1024:.0f}" if figures["memory_bytes"]["mean"] else "-")
         lines.append("| " + " | ".join(cells) + " |")
@@ -97,13 +97,13 @@ def format_table(results: dict) -> str:
     names = [key.removesuffix("_psnr") for key in DIFFERENCES]
     lines += ["| difference | " + " | ".join(names) + " |", "|---" + "|--:" * len(names) + "|"]
     for name, figures in results["differences"].items():
-        lines.append(f"| {name} | " + " | ".join(_cell(figures[key], 2, sign="+") for key in DIFFERENCES) + " |")
+        lines.append(f"| {name} | " + " | ".join(_cell(figures[key], "+") for key in DIFFERENCES) + " |")
     share = results["rows"][next(iter(results["rows"]))]["imagined_share"]
     lines += [
         "",
         f"{results['worlds']} held-out worlds (seeds from {results['first_seed']}), walks A-B-A-B-A of "
         f"{results['frames']} frames, depth of the input {results['depth']}, "
-        f"{results['steps'] or 'the default number of'} steps; {_cell(share, 2)} of B is not in the input. "
+        f"{results['steps']} steps of the denoiser; {_cell(share)} of B is not in the input. "
         f"{results['hardware']}.",
         "",
         MEANING,
@@ -111,11 +111,11 @@ def format_table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(figure: dict, digits: int, sign: str = "") -> str:
+def _cell(figure: dict, sign: str = "") -> str:
     if figure["mean"] is None:
         return "-"
-    low, high = (f"{figure[k]:{sign}.{digits}f}" for k in ("low", "high"))
-    return f"{figure['mean']:{sign}.{digits}f} ({low}, {high})"
+    low, high = (f"{figure[k]:{sign}.2f}" for k in ("low", "high"))
+    return f"{figure['mean']:{sign}.2f} ({low}, {high})"
 
 
 def write_report(out: Path, config: dict, visits: tuple[int, ...], records: Sequence[dict]) -> dict:
