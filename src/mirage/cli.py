@@ -1,0 +1,483 @@
+"""The command `mirage`: it parses, calls and prints; every mistake of a user is one sentence and exit code 2."""
+
+import argparse
+import logging
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+ASSETS = Path(__file__).parent / "assets"
+PATH_HELP = (
+    "where to go: a preset (orbit, dolly, pan, truck, spiral, random-walk, still; with options as in "
+    'orbit:radius=2,degrees=30), a text command as in "forward 2, left 30deg, back 2", a camera file or its folder '
+    "(Spatia, RealEstate10K, nerfstudio, RGB-D), or there-and-back: or a-b-a-b: before any of these"
+)
+DEMO = ("garden", "there-and-back:forward 0.8 and right 25deg")
+log = logging.getLogger("mirage")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Words after `mirage`; those of the process if None.
+
+    Returns:
+        Exit code: 0, 2 after a mistake of the user, 130 after an interruption.
+    """
+    arguments = argparse.Namespace(words=sys.argv[1:] if argv is None else list(argv), verbose=False, left="")
+    try:
+        arguments = _parser().parse_args(arguments.words, arguments)
+        _prepare_logging(arguments.verbose)
+        with _terminable():
+            arguments.run(arguments)
+        return 0
+    except KeyboardInterrupt:
+        print(f"\nmirage: interrupted, {arguments.left}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if arguments.verbose:
+            log.exception("here:")
+        print(f"mirage: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """One picture and a path in, a video out."""
+    with _results(arguments.out) as aside:
+        import torch  # after the place is known to be writable, because this takes seconds
+
+        from mirage.pipeline import MiragePipeline
+        from mirage.report import decoded_reads, output_figures, path_figures, psnr, returns, video_sheet
+        from mirage.video.io import write_image, write_json, write_video
+
+        pipeline = _load(MiragePipeline, arguments)
+        inputs, scene, scale = _inputs(arguments, pipeline)
+        for text in scene.warnings:
+            print(f"warning: {text}; see mirage preview")
+        start, chunks = time.perf_counter(), []
+        output = pipeline(
+            inputs.image,
+            inputs.cameras,
+            memory=arguments.memory,
+            depth=inputs.depth,
+            num_inference_steps=arguments.steps,
+            generator=torch.Generator().manual_seed(arguments.seed),
+            callback_on_chunk_end=chunks.append,
+        )
+        made = time.perf_counter()
+        write_video(aside / "video.mp4", output.frames, fps=arguments.fps)
+        shown = time.perf_counter()
+        known = [picture for chunk in chunks for picture in decoded_reads(pipeline, chunk)]
+        write_image(
+            aside / "contact.jpg",
+            video_sheet(output.frames, known, output.coverage, pipeline.codec.temporal_stride),
+        )
+        seconds = output.seconds | {"video file": shown - made, "contact sheet": time.perf_counter() - shown}
+        speed = len(output.frames) / (shown - start)
+        report = _settings(arguments, pipeline, inputs) | {
+            "path": path_figures(inputs.path, scale),
+            "scene_depth_percentiles": {p: round(value, 5) for p, value in scene.depth.items()},
+            **output_figures(output),
+            "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+            "frames_per_second": round(speed, 3),
+        }
+        if returns(inputs.path):
+            report["return_psnr"] = round(psnr(output.frames[-1], inputs.image), 3)
+        write_json(aside / "report.json", report)
+    if "return_psnr" in report:
+        print(f"back at its start: {report['return_psnr']:.1f} dB against the picture")
+    _print_speed(seconds, len(output.frames), shown - start)
+    print(
+        f"known before it was imagined: {sum(output.coverage) / len(output.coverage):.0%} on average, "
+        f"{min(output.coverage):.0%} at least; memory {output.memory_bytes[-1] / 1024:.0f} KiB"
+    )
+    _print_files(arguments.out, "video.mp4", "contact.jpg", "report.json")
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """What the memory will know along a path."""
+    with _results(arguments.out) as aside:
+        from mirage.pipeline import MiragePipeline
+        from mirage.preview import RULE
+        from mirage.preview import preview as look
+        from mirage.video.io import write_image, write_video
+        from mirage.video.picture import contact_sheet
+
+        pipeline = _load(MiragePipeline, arguments)
+        inputs, scene, scale = _inputs(arguments, pipeline)
+        seen = look(pipeline, inputs.image, inputs.cameras, depth=inputs.depth)
+        frames, last = seen.frames, len(inputs.cameras) - 1
+        chosen = sorted({round(last * i / 9) for i in range(10)})
+        labels = [f"frame {i} · {seen.coverage[i]:.0%} known" for i in chosen]
+        write_image(aside / "preview.jpg", contact_sheet(frames[chosen], labels, title="What the memory will know"))
+        write_video(aside / "preview.mp4", frames, fps=arguments.fps)
+    print("\nframe" + "".join(f"{i:>6}" for i in chosen))
+    print("known" + "".join(f"{seen.coverage[i]:>6.0%}" for i in chosen))
+    print(f"on average {sum(seen.coverage) / len(frames):.0%}, at least {min(seen.coverage):.0%}\n")
+    for text in seen.warnings:
+        print(f"warning: {text}")
+    print(f"suggested --scale {scale * scene.factor:.2g} ({RULE})")
+    _print_files(arguments.out, "preview.mp4", "preview.jpg")
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    """A walk there and back, with and without memory."""
+    with _results(arguments.out) as aside:
+        from mirage.demo import WITH, there_and_back
+        from mirage.inputs import Inputs
+        from mirage.pipeline import MiragePipeline
+        from mirage.report import output_figures, path_figures
+        from mirage.video.io import write_image, write_json, write_video
+
+        pipeline = _load(MiragePipeline, arguments)
+        image = arguments.image or ASSETS / f"{DEMO[0]}.jpg"
+        inputs = Inputs.load(image, arguments.path, frames=arguments.frames, **_model_needs(pipeline))
+        print(inputs.path)
+        done = there_and_back(
+            pipeline, inputs, seed=arguments.seed, steps=arguments.steps, fps=arguments.fps, tell=print
+        )
+        start = time.perf_counter()
+        write_video(aside / "demo.mp4", done.video, fps=arguments.fps)
+        write_image(aside / "return.png", done.panel)
+        writing = time.perf_counter() - start
+        walk = done.walks[WITH]
+        seconds = walk.seconds | {"video file": writing}
+        report = _settings(arguments, pipeline, inputs) | {
+            "image": str(image),
+            "path": path_figures(inputs.path, 1.0),
+            "return_psnr": {title: round(value, 3) for title, value in done.kept.items()},
+            **{title: output_figures(output) for title, output in done.walks.items()},
+            "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+            "frames_per_second": round(len(walk.frames) / done.seconds[WITH], 3),
+        }
+        write_json(aside / "report.json", report)
+    print("\nThe last frame, back where the walk began, against the picture:")
+    for title, value in done.kept.items():
+        print(f"  {value:5.1f} dB  {title}")
+    print()
+    _print_speed(walk.seconds, len(walk.frames), done.seconds[WITH])
+    _print_files(arguments.out, "demo.mp4", "return.png", "report.json")
+
+
+def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
+    """The table of the closed loop."""
+    from mirage.evaluation.closed_loop import ClosedLoop, evaluate
+    from mirage.evaluation.report import format_table
+
+    config = ClosedLoop(
+        model=arguments.model,
+        worlds=arguments.worlds,
+        first_seed=arguments.first_seed,
+        rows=tuple(arguments.rows),
+        frames=arguments.frames,
+        steps=arguments.steps,
+        depth=arguments.depth,
+        device=_device(arguments.device),
+        sheets=arguments.sheets,
+    )
+    result = evaluate(config, arguments.out, processes=arguments.processes)
+    print(format_table(result))
+    print(f"results: {arguments.out}")
+
+
+def train_nano(arguments: argparse.Namespace) -> None:
+    """The embedded model, from nothing."""
+    from mirage.training.nano import STAGES, NanoRecipe, train_nano
+
+    given = {name: getattr(arguments, name) for name in _RECIPE if getattr(arguments, name) is not None}
+    if arguments.minutes is not None:
+        given["stop_after"] = 60 * arguments.minutes
+    stages = tuple(arguments.stage or STAGES)
+    whole = train_nano(Path(arguments.out), NanoRecipe(**given), stages=stages, device=_device(arguments.device))
+    print(f"{'complete' if whole else 'stopped, the same command goes on'}: {arguments.out}")
+
+
+_RECIPE = {
+    "shards": "shards of eight clips of exact worlds",
+    "autoencoder_steps": "steps of the autoencoder",
+    "denoiser_steps": "steps of the denoiser",
+    "depth_steps": "steps of the depth head",
+    "seed": "of weights and batches",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of all the command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mirage", description="One image and a camera path in, a video of a world that stays put out."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = _command(commands, "generate", generate, "make a video from a picture and a path")
+    _add_inputs(one)
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for video.mp4, contact.jpg and report.json")
+    one.add_argument("--memory", choices=("latent", "colour", "none"), default="latent", help="kind of memory")
+    _add_sampling(one)
+
+    one = _command(commands, "preview", preview, "show in seconds what the memory will know along a path")
+    _add_inputs(one)
+    one.add_argument("--out", default="preview", metavar="DIR", help="folder for preview.mp4 and preview.jpg")
+    one.add_argument("--fps", type=_positive, default=16, metavar="N", help="frames per second (16)")
+
+    one = _command(commands, "demo", demo, "walk there and back, with and without memory side by side")
+    one.add_argument("--out", default="demo", metavar="DIR", help="folder for demo.mp4, return.png and report.json")
+    one.add_argument("--image", metavar="FILE", help="another picture than the bundled one")
+    one.add_argument("--path", default=DEMO[1], metavar="WORDS", help=f"another path than {DEMO[1]!r}")
+    one.add_argument("--frames", type=_positive, default=65, metavar="N", help="1 + a multiple of 4 (65)")
+    _add_model(one)
+    _add_sampling(one)
+
+    kinds = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="WHAT")
+    one = _command(
+        kinds, "closed-loop", evaluate_closed_loop, "are places still there on return, seen ones and imagined ones?"
+    )
+    one.set_defaults(left="what was measured is kept, the same command goes on")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder of the results, resumed if it holds some")
+    one.add_argument("--worlds", type=_positive, default=100, metavar="N", help="number of held-out worlds (100)")
+    one.add_argument("--first-seed", type=int, default=1_000_000, metavar="N", help="seed of the first world (1000000)")
+    rows = ("latent", "latent-nearest", "colour", "none")
+    one.add_argument("--rows", nargs="+", default=rows, choices=rows, help="kinds of memory (all)")
+    one.add_argument("--frames", type=_positive, default=65, metavar="N", help="1 + a multiple of 16 (65)")
+    one.add_argument("--steps", type=_positive, metavar="N", help="calls of the denoiser per chunk")
+    one.add_argument("--depth", choices=("known", "head"), default="known", help="depth of the input picture (known)")
+    one.add_argument("--sheets", type=int, default=4, metavar="N", help="worlds that are shown as pictures (4)")
+    one.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="worlds at a time")
+    _add_model(one)
+
+    kinds = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="WHAT")
+    one = _command(kinds, "nano", train_nano, "train the embedded model from nothing; resumes where it stopped")
+    one.set_defaults(left="the same command goes on from the last checkpoint")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder of clips, checkpoints, curves and the model")
+    one.add_argument("--stage", action="append", metavar="NAME", help="only this stage; may be repeated")
+    one.add_argument("--minutes", type=float, metavar="N", help="stop each stage after so long, to be resumed")
+    for name, about in _RECIPE.items():
+        one.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=about)
+    _add_device(one)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: object, about: str) -> argparse.ArgumentParser:
+    one = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+    one.set_defaults(run=run, left="nothing was written")
+    one.add_argument("-v", "--verbose", action="store_true", help="tell more, and where an error comes from")
+    return one
+
+
+def _add_inputs(one: argparse.ArgumentParser) -> None:
+    one.add_argument("image", metavar="IMAGE", help="the picture to start from")
+    one.add_argument("--path", required=True, metavar="WORDS", help=PATH_HELP)
+    one.add_argument("--frames", type=_positive, metavar="N", help="1 + a multiple of 4 (all of a camera file, or 65)")
+    one.add_argument("--size", type=_size, metavar="HxW", help="of the video in pixels (suits model and picture)")
+    one.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEG",
+        help="field of view across the longer side, in place of the camera file's (that of the file, or 60)",
+    )
+    one.add_argument(
+        "--intrinsics", type=_four, metavar="FX,FY,CX,CY", help="in pixels of the picture, in place of --fov"
+    )
+    one.add_argument(
+        "--scale",
+        type=_scale,
+        default=1.0,
+        metavar="X",
+        help="factor on all distances, or auto (1)",
+    )
+    one.add_argument("--depth", metavar="FILE", help="known z-depth of the picture, PNG or npy, 0 = unknown")
+    one.add_argument(
+        "--depth-scale", type=float, default=1.0, metavar="X", help="what 1 unit is in that file: 1000 for millimetres"
+    )
+    _add_model(one)
+
+
+def _add_model(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--model", default="nano", metavar="NAME", help="nano (embedded), a folder, or a name on the hub")
+    _add_device(one)
+
+
+def _add_device(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, or auto")
+
+
+def _add_sampling(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--steps", type=_positive, metavar="N", help="calls of the denoiser per chunk (the model's own)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    one.add_argument("--fps", type=_positive, default=16, metavar="N", help="frames per second (16)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be height x width in pixels as in 128x192, got {text}")
+    return int(height), int(width)
+
+
+def _scale(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number or auto, got {text}")
+    return scale
+
+
+def _four(text: str) -> tuple[float, float, float, float]:
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be four numbers fx,fy,cx,cy, got {text}") from None
+    return fx, fy, cx, cy
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"mirage {version('mirage-world')}"
+    except PackageNotFoundError:
+        return "mirage (not installed)"
+
+
+def _results(out: str) -> object:
+    from mirage.report import results
+
+    return results(out)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def _load(kind: type, arguments: argparse.Namespace) -> object:
+    device = _device(arguments.device)  # a wrong one is refused before anything is loaded
+    pipeline = kind.from_pretrained(arguments.model).to(device)
+    pipeline.set_progress_bar_config(unit="frame", leave=False, disable=not sys.stderr.isatty() or None)
+    return pipeline
+
+
+def _model_needs(pipeline: object) -> dict:
+    return {
+        "like": tuple(pipeline.config.size),
+        "step": pipeline.codec.stride * pipeline.transformer.config.patch_size[1],
+        "temporal_stride": pipeline.codec.temporal_stride,
+    }
+
+
+def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
+    """The inputs, how their path lies in the scene, and its scale."""
+    from mirage.inputs import Inputs
+    from mirage.preview import first_memory, path_in_scene
+
+    def load(scale: float) -> Inputs:
+        return Inputs.load(
+            arguments.image,
+            arguments.path,
+            size=arguments.size,
+            frames=arguments.frames,
+            fov=None if arguments.fov is None else math.radians(arguments.fov),
+            intrinsics=arguments.intrinsics,
+            scale=scale,
+            depth=arguments.depth,
+            depth_scale=arguments.depth_scale,
+            **_model_needs(pipeline),
+        )
+
+    scale = 1.0 if arguments.scale == "auto" else arguments.scale
+    inputs = load(scale)
+    memory = first_memory(pipeline, inputs.image, inputs.cameras, depth=inputs.depth)
+    scene = path_in_scene(memory, inputs.cameras.to(pipeline.device))
+    if arguments.scale == "auto" and scene.factor != 1:
+        scale = scene.factor
+        inputs = load(scale)
+        scene = path_in_scene(memory, inputs.cameras.to(pipeline.device))
+    print(inputs.path)
+    print(scene)
+    return inputs, scene, scale
+
+
+def _settings(arguments: argparse.Namespace, pipeline: object, inputs: object) -> dict:
+    """What a report needs to say how a result came about."""
+    import torch
+
+    kept = ("image", "model", "memory", "seed", "fps", "depth", "depth_scale", "fov")
+    return {
+        "version": _version(),
+        "command": shlex.join(["mirage", *arguments.words]),
+        **{name: getattr(arguments, name) for name in kept if hasattr(arguments, name)},
+        "steps": arguments.steps or pipeline.config.num_inference_steps,
+        "frames": len(inputs.cameras),
+        "size": [inputs.cameras.height, inputs.cameras.width],
+        "device": str(pipeline.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _print_speed(seconds: dict[str, float], frames: int, total: float) -> None:
+    phases = ", ".join(f"{phase} {value:.2f}" for phase, value in seconds.items())
+    print(f"{frames} frames in {total:.1f} s, {frames / total:.1f} frames per second; seconds by phase: {phases}")
+
+
+def _print_files(folder: str, *names: str) -> None:
+    for name in names:
+        print(f"{Path(folder, name)}")
+
+
+def _prepare_logging(verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a polite kill clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
