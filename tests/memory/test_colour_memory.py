@@ -93,9 +93,21 @@ def test_frames_are_required():
             memory.update(latents, depth, source, frames=frames)
     with pytest.raises(ValueError, match="finite"):
         memory.update(latents, depth, source, frames=torch.full((1, 3, HEIGHT, WIDTH), torch.nan))
-    with pytest.raises(ValueError, match="depth"):
-        memory.update(latents, depth[:, ::8, ::8], source, frames=torch.zeros(1, 3, HEIGHT, WIDTH))
     assert len(memory) == before
+
+
+def test_coarse_depth_is_brought_to_the_pixels():
+    """A smooth wall seen with depth per cell is the wall seen with depth per pixel."""
+    fine, source, latents = remember(worlds.WALL)
+    coarse = worlds.depth(source, worlds.WALL, *latents.shape[2:])
+    memory = ColourMemory.from_view(
+        latents, coarse, source, frames=colours(source, worlds.WALL), codec=MeanCodec()
+    )
+    aside = worlds.cameras(worlds.pose(yaw=5)[None], HEIGHT, WIDTH)
+    both = fine.render(aside)[1].visible & memory.render(aside)[1].visible
+    assert both.float().mean() > 0.7
+    difference = (fine.render(aside)[0] - memory.render(aside)[0]).abs() * both
+    assert difference.mean() < 0.02
 
 
 def test_three_kinds_answer_in_one_form():

@@ -51,7 +51,7 @@ class ColourMemory(Memory):
 
         Args:
             latents: Latents of the view; only their shape is looked at.
-            depth: Its z-depth at the size of the image, in world units, 0 = unknown.
+            depth: Its z-depth, in world units, 0 = unknown; any whole multiple of the latents.
             cameras: Its camera, of image size.
             frames: Its colours, in [-1, 1]; required.
             keep: False on movers and sky; all True if None.
@@ -64,7 +64,8 @@ class ColourMemory(Memory):
             ValueError: If an argument is malformed, or there are no frames.
         """
         check_views(latents, depth, cameras, keep)
-        _check_frames(frames, depth, cameras)
+        _check_frames(frames, cameras)
+        depth, keep = _at_pixels(depth, keep, cameras)
         if len(latents) != 1:
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
         lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
@@ -138,7 +139,7 @@ class ColourMemory(Memory):
 
         Args:
             latents: Latents of the views; only their shape is looked at.
-            depth: Their z-depth at the size of the image, 0 = unknown.
+            depth: Their z-depth, 0 = unknown; any whole multiple of the latents.
             cameras: Their cameras, of image size.
             frames: Their colours, in [-1, 1]; required.
             keep: False on movers and sky; all True if None.
@@ -150,7 +151,8 @@ class ColourMemory(Memory):
             ValueError: If an argument is malformed; the memory is then unchanged.
         """
         check_views(latents, depth, cameras, keep)
-        _check_frames(frames, depth, cameras)
+        _check_frames(frames, cameras)
+        depth, keep = _at_pixels(depth, keep, cameras)
         if (cameras.height, cameras.width) != self.surfels.lookup.shape[1:]:
             raise ValueError(
                 f"cameras must be {tuple(self.surfels.lookup.shape[1:])} like the first view, got "
@@ -163,7 +165,7 @@ class ColourMemory(Memory):
         return merged.report
 
 
-def _check_frames(frames: Tensor | None, depth: Tensor, cameras: Cameras) -> None:
+def _check_frames(frames: Tensor | None, cameras: Cameras) -> None:
     size = (cameras.height, cameras.width)
     if frames is None:
         raise ValueError("frames must be given to a colour memory, got None")
@@ -171,8 +173,24 @@ def _check_frames(frames: Tensor | None, depth: Tensor, cameras: Cameras) -> Non
         raise ValueError(f"frames must be {(len(cameras), 3, *size)} like the cameras, got {tuple(frames.shape)}")
     if not bool(frames.isfinite().all()):
         raise ValueError("frames must be finite, got NaN or infinity")
-    if tuple(depth.shape[1:]) != size:
-        raise ValueError(f"depth must be {size} like the frames, got {tuple(depth.shape[1:])}")
+
+
+def _at_pixels(
+    depth: Float[Tensor, "v h w"], keep: Bool[Tensor, "v h w"] | None, cameras: Cameras
+) -> tuple[Float[Tensor, "v H W"], Bool[Tensor, "v H W"] | None]:
+    """Depth of a coarser grid at every pixel: interpolated on a surface, the nearest sample across an edge."""
+    size = (cameras.height, cameras.width)
+    if tuple(depth.shape[1:]) == size:
+        return depth, keep
+    grow = lambda x, mode: torch.nn.functional.interpolate(
+        x[None].float(), size, mode=mode, align_corners=False if mode == "bilinear" else None
+    )[0]
+    inverse = torch.where(depth > 0, 1 / depth.clamp(min=1e-6), 0.0)
+    near, smooth = grow(inverse, "nearest-exact"), grow(inverse, "bilinear")
+    inverse = torch.where((smooth / near.clamp(min=1e-6) - 1).abs() < 0.1, smooth, near)
+    known = grow(depth > 0, "nearest-exact") > 0
+    keep = None if keep is None else grow(keep, "nearest-exact") > 0
+    return torch.where(known, 1 / inverse.clamp(min=1e-6), 0.0), keep
 
 
 def _filled(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) -> Float[Tensor, "v c h w"]:

@@ -1,7 +1,7 @@
 """Clips of exact worlds on disk: rendered once, in shards that are written whole, read at random."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,23 +102,23 @@ class Crops:
         self.seed, self.size, self.frames, self.device = seed, size, frames, device
         self._open: dict[Path, Tensor] = {}
 
-    def batch(self, step: int) -> Float[Tensor, "b f 3 {self.size} {self.size}"]:
-        """Windows of one shard's clips, colour in [-1, 1]."""
+    def batch(self, step: int, count: int = 1) -> Float[Tensor, "b f 3 {self.size} {self.size}"]:
+        """A window of each clip of `count` shards, colour in [-1, 1]."""
         g = generator(self.seed, step)
-        path = self.paths[int(torch.randint(len(self.paths), (), generator=g))]
+        pick = lambda n: int(torch.randint(n, (), generator=g))
+        windows = []
+        for _ in range(count):
+            clips = self._load(self.paths[pick(len(self.paths))])
+            for clip in clips:
+                t, y, x = pick(clip.shape[0] - self.frames + 1), *(pick(n - self.size + 1) for n in clip.shape[-2:])
+                windows.append(clip[t : t + self.frames, :, y : y + self.size, x : x + self.size])
+        return to_floats(torch.stack(windows))
+
+    def _load(self, path: Path) -> UInt8[Tensor, "b f 3 h w"]:
         if path not in self._open:
             with safe_open(path, "pt") as file:
                 self._open[path] = file.get_tensor("frames").to(self.device)
-        clips = self._open[path]
-        _, f, _, h, w = clips.shape
-        windows = []
-        for clip in clips:
-            t, y, x = (
-                int(torch.randint(n, (), generator=g))
-                for n in (f - self.frames + 1, h - self.size + 1, w - self.size + 1)
-            )
-            windows.append(clip[t : t + self.frames, :, y : y + self.size, x : x + self.size])
-        return to_floats(torch.stack(windows))
+        return self._open[path]
 
 
 def to_bytes(colour: Float[Tensor, "*b"]) -> UInt8[Tensor, "*b"]:
@@ -129,9 +129,3 @@ def to_bytes(colour: Float[Tensor, "*b"]) -> UInt8[Tensor, "*b"]:
 def to_floats(colour: UInt8[Tensor, "*b"]) -> Float32[Tensor, "*b"]:
     """Bytes to [-1, 1]."""
     return colour.float() / 127.5 - 1
-
-
-def each_clip(folder: Path) -> Iterator[tuple[int, Clips]]:
-    """Every shard in order, with its number."""
-    for path in sorted(folder.glob("clips-*.safetensors")):
-        yield int(path.stem.split("-")[1]), read_shard(path)

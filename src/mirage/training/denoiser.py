@@ -26,12 +26,23 @@ class SampleShards:
         self.seed, self.device = seed, device
         self._read: dict[Path, Samples] = {}
 
-    def draw(self, step: int) -> tuple[Samples, torch.Generator]:
-        """One shard, and a generator for what else is random in the step (on the device)."""
-        path = self.paths[int(torch.randint(len(self.paths), (), generator=generator(self.seed, step)))]
+    def draw(self, step: int, count: int = 1) -> tuple[Samples, torch.Generator]:
+        """Clips of `count` shards of one size, and a generator for what else is random in the step (on the device)."""
+        choice = generator(self.seed, step)
+        pick = lambda paths: paths[int(torch.randint(len(paths), (), generator=choice))]
+        chosen = [self._load(pick(self.paths))]
+        size = chosen[0].video.shape[-2:]
+        while len(chosen) < count:
+            more = self._load(pick(self.paths))
+            chosen += [more] if more.video.shape[-2:] == size else []
+        names = Samples.__dataclass_fields__
+        joined = chosen[0] if count == 1 else Samples(**{n: torch.cat([getattr(c, n) for c in chosen]) for n in names})
+        return joined, generator(self.seed + 1, step, device=self.device)
+
+    def _load(self, path: Path) -> Samples:
         if path not in self._read:
             self._read[path] = Samples(**{k: v.to(self.device) for k, v in vars(read_samples(path)).items()})
-        return self._read[path], generator(self.seed + 1, step, device=self.device)
+        return self._read[path]
 
 
 def chunk_batch(samples: Samples, g: torch.Generator, choice: torch.Generator) -> tuple[Tensor, Conditioning]:

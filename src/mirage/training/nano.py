@@ -38,6 +38,8 @@ class NanoRecipe:
         depth_steps: Steps of stage 3, forty frames each.
         heads: Attention heads of 40 channels of the transformer.
         layers: Its blocks; every other one has a twin in the memory branch.
+        batch: Shards per step; one on a CPU, more for a device that is quick with large batches.
+        workers: Processes that make the samples.
         seed: Of weights and batches; worlds are numbered from 0.
         stop_after: Seconds after which a stage saves and the command returns, to be resumed.
     """
@@ -48,6 +50,8 @@ class NanoRecipe:
     depth_steps: int = 2000
     heads: int = 4
     layers: int = 6
+    batch: int = 1
+    workers: int = 1
     seed: int = 0
     stop_after: float | None = None
 
@@ -75,7 +79,7 @@ def train_nano(
     run = {
         "clips": lambda: write_shards(folder / "clips", recipe.shards, device=str(device)),
         "autoencoder": lambda: _autoencoder(folder, recipe, device),
-        "samples": lambda: write_samples(_codec(folder, device), folder / "clips", folder / "samples", device=device),
+        "samples": lambda: _samples(folder, recipe),
         "denoiser": lambda: _denoiser(folder, recipe, device),
         "depth": lambda: _depth(folder, recipe, device),
         "pack": lambda: pack(folder, recipe),
@@ -90,6 +94,21 @@ def mixed(device: torch.device | str) -> torch.autocast:
     return torch.autocast(kind, torch.bfloat16, enabled=quick)
 
 
+def _samples(folder: Path, recipe: NanoRecipe) -> None:
+    """On the CPU, in processes of one thread: the reads of a clip are many small steps, one after the other."""
+    codec = _codec(folder)
+    if recipe.workers == 1:
+        return write_samples(codec, folder / "clips", folder / "samples")
+    work = (codec, folder, recipe.workers)
+    torch.multiprocessing.spawn(_write_part, args=work, nprocs=recipe.workers)
+    return None
+
+
+def _write_part(part: int, codec: NanoCodec, folder: Path, parts: int) -> None:
+    torch.set_num_threads(1)
+    write_samples(codec, folder / "clips", folder / "samples", part=part, parts=parts)
+
+
 def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
     torch.manual_seed(recipe.seed)
     model = NanoAutoencoder().to(device, memory_format=torch.channels_last)
@@ -97,14 +116,14 @@ def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -
 
     def loss(model: nn.Module, step: int) -> tuple:
         with mixed(device):
-            return autoencoder_loss(model, crops.batch(step), step)
+            return autoencoder_loss(model, crops.batch(step, recipe.batch), step)
 
     return fit(
         "autoencoder", model, loss, Schedule(steps=recipe.autoencoder_steps, lr=1.5e-3), folder, recipe.stop_after
     )
 
 
-def _codec(folder: Path, device: torch.device | str) -> NanoCodec:
+def _codec(folder: Path) -> NanoCodec:
     """The trained autoencoder, its latents normalised by statistics over the first clips."""
     weights = _weights(folder, "autoencoder")
     model = NanoAutoencoder()
@@ -118,7 +137,7 @@ def _codec(folder: Path, device: torch.device | str) -> NanoCodec:
     mean, std = flat.mean(1).tolist(), flat.std(1).tolist()
     model = NanoAutoencoder(latents_mean=mean, latents_std=std)
     model.load_state_dict(weights)
-    return NanoCodec(model.eval().to(device, memory_format=torch.channels_last))
+    return NanoCodec(model.eval().to(memory_format=torch.channels_last))
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -148,7 +167,7 @@ def _denoiser(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> b
     shards = SampleShards(folder / "samples", recipe.seed, device=device)
 
     def loss(model: nn.Module, step: int) -> tuple:
-        samples, g = shards.draw(step)
+        samples, g = shards.draw(step, recipe.batch)
         target, conditions = chunk_batch(samples, g, generator(recipe.seed + 2, step))
         with mixed(device):
             return denoiser_loss(model, target, conditions, g)
@@ -162,7 +181,7 @@ def _depth(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool
     torch.manual_seed(recipe.seed)
 
     def loss(model: nn.Module, step: int) -> tuple:
-        samples, g = shards.draw(step)
+        samples, g = shards.draw(step, recipe.batch)
         with mixed(device):
             return depth_loss(model, samples, g, generator(recipe.seed + 2, step))
 
@@ -185,7 +204,7 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
     head.load_state_dict(_weights(folder, "depth"))
     pipeline = MiragePipeline(
         transformer.half(),
-        _codec(folder, "cpu").autoencoder.half(),
+        _codec(folder).autoencoder.half(),
         UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
         head.half(),
         chunk_frames=4 * (CHUNK - 1) + 1,

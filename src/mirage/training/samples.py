@@ -139,16 +139,13 @@ def coarse_log_depth(
     return log.masked_fill(blocks(still).float().mean(-1) < 0.5, torch.nan)
 
 
-def write_samples(
-    codec: NanoCodec, clips: Path, folder: Path, *, device: torch.device | str = "cpu", part: int = 0, parts: int = 1
-) -> None:
+def write_samples(codec: NanoCodec, clips: Path, folder: Path, *, part: int = 0, parts: int = 1) -> None:
     """Turn every shard of clips into a shard of samples; what is there already stays.
 
     Args:
         codec: The trained autoencoder.
         clips: Folder of `clips-*.safetensors`.
         folder: Where `samples-*.safetensors` go; made if missing.
-        device: Where to compute.
         part: This worker's share of the shards.
         parts: How many workers share them.
     """
@@ -157,9 +154,8 @@ def write_samples(
         target = folder / path.name.replace("clips", "samples")
         if not target.exists():
             number = int(path.stem.split("-")[1])
-            loaded = Clips(**{k: v.to(device) for k, v in vars(read_shard(path)).items()})
-            samples = make_samples(codec, loaded, number)
-            save_atomic({k: v.contiguous().cpu() for k, v in vars(samples).items()}, target)
+            samples = make_samples(codec, read_shard(path), number)
+            save_atomic({k: v.contiguous() for k, v in vars(samples).items()}, target)
             logger.info("encoded %s", target.name)
 
 
