@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class MiragePipeline(DiffusionPipeline):
         self.codec: LatentCodec = NanoCodec(vae) if isinstance(vae, NanoAutoencoder) else WanCodec(vae)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "nano", **options: object) -> Self:
+    def from_pretrained(cls, name: str | Path = "nano", **options: object) -> "MiragePipeline":
         """Load a model: "nano" is embedded; any other name is a folder or a hub name, as in diffusers.
 
         Args:
