@@ -113,5 +113,7 @@ def ray_slopes(cells: Cameras) -> Float32[Tensor, "v 2 h w"]:
         [-0.5, 0.0, 0.5]
     """
     flat = cells.cam_from_world.new_ones(len(cells), cells.height, cells.width)
-    still = Cameras(cells.intrinsics, torch.eye(4, device=flat.device).expand(len(cells), 4, 4), cells.height, cells.width)
+    still = Cameras(
+        cells.intrinsics, torch.eye(4, device=flat.device).expand(len(cells), 4, 4), cells.height, cells.width
+    )
     return still.unproject(flat)[..., :2].permute(0, 3, 1, 2)
