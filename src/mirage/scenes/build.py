@@ -111,6 +111,7 @@ class Builder(ABC):
         rng = self.rng
         for _ in range(count):
             shape = str(rng.choice(["box", "ball", "cylinder"]))
+            shape = next(s for s in (shape, "ball", "box", "cylinder") if self.used[s] < _LAST[s])
             r = rng.uniform(0.16, 0.3) * (1.6 if self.open else 1.0)
             reach = 5.0 if self.open else 0.45 * min(self.hx, self.hz)
             at = [*rng.uniform(-reach, reach, 2)]

@@ -97,15 +97,14 @@ class _Walker:
         self.eye = rng.uniform(1.25, 1.75) if self.open else rng.uniform(1.15, min(1.7, 2 * self.bounds[1] - 0.6))
         self.reach = 12.0 if self.open else np.inf
 
-    def clearance(self, x: np.ndarray, z: np.ndarray, y: np.ndarray | float | None = None) -> np.ndarray:
+    def clearance(self, x: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
         """Distance in metres from each place (at eye height) to the nearest solid or wall."""
-        y = -self.eye if y is None else y
-        point = np.stack(np.broadcast_arrays(x, y, z), -1)
+        point = np.stack(np.broadcast_arrays(x, -self.eye, z), -1)
         local = np.einsum("pij,...pj->...pi", self.turn, point[..., None, :] - self.center)
         gap = np.linalg.norm(np.maximum(np.abs(local) - self.size, 0), axis=-1) - self.grow
         walls = np.minimum(self.bounds[0] - np.abs(x), self.bounds[2] - np.abs(z))
         out = np.minimum(walls, self.reach - np.hypot(x, z))
-        return np.minimum(gap.min(-1), out) if len(self.center) else out
+        return np.asarray(np.minimum(gap.min(-1), out) if len(self.center) else out)
 
     def start(self, spread: float = 0.85) -> tuple[float, float]:
         """The roomiest of a few free places."""
