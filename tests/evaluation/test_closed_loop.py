@@ -85,8 +85,8 @@ def test_rows_and_controls(whole):
     out, results = whole
     assert list(results["rows"]) == [*MEMORIES, *CONTROLS]
     assert results["rows"]["none"]["memory_bytes"]["mean"] == 0 < results["rows"]["latent"]["memory_bytes"]["mean"]
-    for name in ("latent", "none", "memory-only"):  # a repeated pose is the same for what does not change
-        assert results["rows"][name]["observed_psnr"]["n"] == 2
+    assert all(row["observed_psnr"]["n"] == 2 for row in results["rows"].values())
+    assert results["rows"]["memory-only"]["imagined_psnr"]["mean"] == CAP, "what imagines nothing comes back to nothing"
     table = format_table(results)
     assert (out / "table.md").read_text() == table == format_table(json.loads((out / "results.json").read_text()))
     assert table.count("\n| ") > len(results["rows"]) and "nan" not in table
@@ -109,8 +109,8 @@ def test_what_was_interrupted_goes_on(whole, config, tmp_path):
 
 
 def test_two_processes_measure_the_same(whole, config, tmp_path):
-    evaluate(config, tmp_path, processes=2)
-    assert records(tmp_path).keys() == records(whole[0]).keys()
+    evaluate(replace(config, rows=("latent",)), tmp_path, processes=2)
+    assert len(records(tmp_path)) == 2 * 3
     for key, record in records(tmp_path).items():
         for name in ("observed_psnr", "imagined_psnr", "all_psnr"):
             assert record[name] == pytest.approx(records(whole[0])[key][name], abs=0.05), (key, name)
@@ -138,6 +138,8 @@ def test_an_unknown_model_writes_nothing(tmp_path, config):
         ({"frames": 60}, "use 49 or 65"),
         ({"frames": 5}, "use 17"),
         ({"worlds": 0}, "worlds"),
+        ({"first_seed": -1}, "first_seed"),
+        ({"sheets": -1}, "sheets"),
         ({"steps": 0}, "steps"),
         ({"depth": "guess"}, "known, head"),
     ],

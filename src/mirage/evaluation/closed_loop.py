@@ -71,8 +71,9 @@ class ClosedLoop:
         unknown = [row for row in self.rows if row not in MEMORIES]
         if unknown or not self.rows:
             raise ValueError(f"rows must be among {', '.join(MEMORIES)}, got {', '.join(unknown) or 'none'}")
-        if self.worlds < 1 or self.first_seed < 0:
-            raise ValueError(f"worlds must be positive and first_seed at least 0, got {self.worlds}, {self.first_seed}")
+        for name, least in {"worlds": 1, "first_seed": 0, "sheets": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.frames < 17 or self.frames % 16 != 1:
             below = max(17, self.frames - (self.frames - 1) % 16)
             raise ValueError(

@@ -1,5 +1,6 @@
 """What is written about a closed loop: means with intervals, the table, curves over frames, contact sheets."""
 
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from mirage.evaluation.metrics import CAP, bootstrap
 from mirage.video.io import atomic, read_image, write_image, write_json
 from mirage.video.picture import contact_sheet
 
+logger = logging.getLogger(__name__)
 TITLES = {
     "latent": "latent, gather (ours)",
     "latent-nearest": "latent, nearest, corner",
@@ -137,23 +139,26 @@ def write_report(out: Path, config: dict, visits: tuple[int, ...], records: Sequ
         aside.write_text(format_table(results), encoding="utf-8")
     with atomic(out / "curves.png") as aside:
         _curves(results).savefig(aside, dpi=120)
-    by_world = {(r["seed"], r["row"]): r for r in records}
-    rows = list(results["rows"])
     for seed in range(config["first_seed"], config["first_seed"] + min(config["sheets"], config["worlds"])):
-        frames, labels = [], []
-        for row in ("truth", *rows):
-            strip = read_image(out / "visits" / f"{seed}-{row}.png")
-            frames += np.split(strip, len(visits), 1)
-            labels += [f"{row} · {place} {i}" for place, i in zip("ABABA", visits, strict=True)]
-            if row != "truth":
-                figures = by_world[seed, row]
-                labels[-2] += f" · {_db(figures['imagined_psnr'])}"
-                labels[-1] += f" · {_db(figures['observed_psnr'])}"
-        write_image(
-            out / f"sheet-{seed}.png",
-            contact_sheet(frames, labels, columns=len(visits), title=f"World {seed}: A, B, A, B and A again"),
-        )
+        _sheet(out, seed, visits, {r["row"]: r for r in records if r["seed"] == seed})
     return results
+
+
+def _sheet(out: Path, seed: int, visits: tuple[int, ...], rows: dict[str, dict]) -> None:
+    """The visits of one world: the truth on top, then row by row, and how far each return is from the visit before."""
+    strips = {row: out / "visits" / f"{seed}-{row}.png" for row in ("truth", *rows)}
+    if not all(path.exists() for path in strips.values()):
+        logger.warning("world %d was measured without pictures, and gets no contact sheet", seed)
+        return
+    frames, labels = [], []
+    for row, path in strips.items():
+        frames += np.split(read_image(path), len(visits), 1)
+        labels += [f"{row} · {place} {i}" for place, i in zip("ABABA", visits, strict=True)]
+        if row != "truth":
+            labels[-2] += f" · {_db(rows[row]['imagined_psnr'])}"
+            labels[-1] += f" · {_db(rows[row]['observed_psnr'])}"
+    title = f"World {seed}: A, B, A, B and A again"
+    write_image(out / f"sheet-{seed}.png", contact_sheet(frames, labels, columns=len(visits), title=title))
 
 
 def _db(value: float | None) -> str:
