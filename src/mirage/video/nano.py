@@ -4,6 +4,8 @@ A group's latent is anchored to the image latent of the group's *last* frame, so
 and what is generated as video speak the same code: without that, a latent memory is useless as content.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -47,8 +49,8 @@ class NanoAutoencoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 16,
-        widths: tuple[int, int, int] = (24, 64, 128),
-        blocks: tuple[int, int, int] = (1, 2, 3),
+        widths: Sequence[int] = (24, 64, 128),
+        blocks: Sequence[int] = (1, 2, 3),
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
     ):
