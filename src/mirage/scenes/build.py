@@ -123,8 +123,6 @@ class Builder(ABC):
                 tint=self.tint(),
                 tile=2 * r,
             )
-            if slot is None:
-                continue
             angle, swing = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
             self.motion[slot] = [
                 swing * np.cos(angle),
