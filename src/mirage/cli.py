@@ -1,6 +1,7 @@
 """The command `mirage`: it parses, calls and prints; every mistake of a user is one sentence and exit code 2."""
 
 import argparse
+import io
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import NoReturn
 
@@ -125,7 +126,10 @@ def preview(arguments: argparse.Namespace) -> None:
     print(f"on average {sum(seen.coverage) / len(frames):.0%}, at least {min(seen.coverage):.0%}\n")
     for text in seen.warnings:
         print(f"warning: {text}")
-    print(f"suggested --scale {scale * scene.factor:.2g} ({RULE})")
+    if arguments.depth:
+        print("the depth is known: --scale is 1 if the path is in the same unit")
+    else:
+        print(f"suggested --scale {scale * scene.factor:.2g} ({RULE})")
     _print_files(arguments.out, "preview.mp4", "preview.jpg")
 
 
@@ -384,7 +388,9 @@ def _device(name: str) -> str:
 
 def _load(kind: type, arguments: argparse.Namespace) -> object:
     device = _device(arguments.device)  # a wrong one is refused before anything is loaded
-    pipeline = kind.from_pretrained(arguments.model).to(device)
+    on_hub = "/" in arguments.model and not Path(arguments.model).is_dir()
+    with nullcontext() if on_hub else redirect_stderr(io.StringIO()):  # no bar for what takes a moment
+        pipeline = kind.from_pretrained(arguments.model).to(device)
     pipeline.set_progress_bar_config(unit="frame", leave=False, disable=not sys.stderr.isatty() or None)
     return pipeline
 

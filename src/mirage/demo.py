@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 
 from mirage.inputs import Inputs
-from mirage.pipeline import ChunkResult, MirageOutput, MiragePipeline
+from mirage.pipeline import MirageOutput, MiragePipeline
 from mirage.preview import Preview, preview
 from mirage.report import psnr
 from mirage.video.io import tensor_to_images
@@ -26,14 +25,12 @@ class Demo:
 
     walks: dict[str, MirageOutput]
     """The two runs, by title."""
-    chunks: list[ChunkResult]
-    """The turns of the loop with memory."""
     seconds: dict[str, float]
     """Wall-clock time of each run."""
     kept: dict[str, float]
     """PSNR of the returned frame against the picture, in dB; two controls say what the figures are worth."""
     video: UInt8[np.ndarray, "f h w 3"]
-    """Both walks side by side, the panel of the return at the end."""
+    """The picture and both walks side by side; the return stands still at the end."""
     panel: UInt8[np.ndarray, "y x 3"]
     """The picture beside the returned frames."""
 
@@ -60,7 +57,7 @@ def there_and_back(
     Returns:
         The walks and what came of them.
     """
-    walks, seconds, chunks = {}, {}, []
+    walks, seconds = {}, {}
     for title, memory in ((WITH, "latent"), (WITHOUT, "none")):
         tell(title)
         start = time.perf_counter()
@@ -71,7 +68,6 @@ def there_and_back(
             depth=inputs.depth,
             num_inference_steps=steps,
             generator=torch.Generator().manual_seed(seed),
-            callback_on_chunk_end=chunks.append if memory == "latent" else None,
         )
         seconds[title] = time.perf_counter() - start
     known = preview(pipeline, inputs.image, inputs.cameras[[0, -1]], depth=inputs.depth)
@@ -82,9 +78,25 @@ def there_and_back(
         {title: walk.frames[-1] for title, walk in walks.items()},
         {title: f"{kept[title]:.1f} dB" for title in walks},
     )
-    both = side_by_side({title: walk.frames for title, walk in walks.items()})
-    held = np.repeat(_letterbox(panel, *both.shape[1:3])[None], round(HOLD * fps), 0)
-    return Demo(walks=walks, chunks=chunks, seconds=seconds, kept=kept, video=np.concatenate([both, held]), panel=panel)
+    return Demo(walks=walks, seconds=seconds, kept=kept, video=_beside(inputs, walks, kept, fps), panel=panel)
+
+
+def _beside(
+    inputs: Inputs, walks: dict[str, MirageOutput], kept: dict[str, float], fps: int
+) -> UInt8[np.ndarray, "f h w 3"]:
+    """The picture and the walks in it side by side; the return stands still for a while."""
+    count = len(inputs.cameras)
+    order = [*range(count), *[count - 1] * round(HOLD * fps)]
+    coverage = walks[WITH].coverage
+    stride = (count - 1) // (len(coverage) - 1)
+    captions = [f"frame {i}: the memory knew {coverage[i // stride]:.0%} of it" for i in range(count)]
+    end = "back where it began, against the picture: " + ", ".join(f"{kept[t]:.1f} dB {t}" for t in walks)
+    columns = {"the picture": np.broadcast_to(inputs.image, (count, *inputs.image.shape))}
+    columns |= {title: walk.frames for title, walk in walks.items()}
+    return side_by_side(
+        {title: frames[order] for title, frames in columns.items()},
+        captions=captions + [end] * (len(order) - count),
+    )
 
 
 @torch.no_grad()
@@ -96,13 +108,3 @@ def _controls(pipeline: MiragePipeline, inputs: Inputs, known: Preview) -> dict[
         "memory only, nothing imagined": psnr(known.reads[-1], inputs.image),
         "ceiling of the autoencoder": psnr(tensor_to_images(again), inputs.image),
     }
-
-
-def _letterbox(image: UInt8[np.ndarray, "y x 3"], height: int, width: int) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """The picture as large as it fits, on the ground colour of the clip."""
-    share = min(height / image.shape[0], width / image.shape[1])
-    size = max(1, round(image.shape[1] * share)), max(1, round(image.shape[0] * share))
-    page = Image.new("RGB", (width, height), tuple(int(v) for v in image[0, 0]))
-    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    page.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
-    return np.asarray(page)

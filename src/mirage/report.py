@@ -50,7 +50,7 @@ def results(folder: str | Path) -> Iterator[Path]:
         if not place.is_dir():
             raise NotADirectoryError(20, f"{place} is a file")
         aside.mkdir()
-        (aside / "probe").write_bytes(bytes(1 << 16))
+        (aside / "probe").write_bytes(bytes(1 << 12))
         (aside / "probe").unlink()
         yield aside
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,11 @@ def video_sheet(
     cells = [np.concatenate([frames[i * temporal_stride], gap, known[i]]) for i in chosen]
     labels = [f"frame {i * temporal_stride} · {coverage[i]:.0%} known" for i in chosen]
     return contact_sheet(
-        cells, labels, columns=5, zoom=max(1, 192 // frames.shape[2]), title="The video, and what the memory knew of it"
+        cells,
+        labels,
+        columns=5,
+        zoom=max(1, round(256 / frames.shape[2])),
+        title="The video, and what the memory knew of it",
     )
 
 
