@@ -1,0 +1,185 @@
+"""Laws of the loop, on a tiny model with random weights."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mirage.camera.cameras import Cameras
+from mirage.camera.path import build_path
+from mirage.geometry.depth import KnownDepth
+from mirage.memory import LatentMemory
+from mirage.pipeline import MiragePipeline
+from mirage.video.io import images_to_tensor, tensor_to_images
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model) -> MiragePipeline:
+    pipeline = MiragePipeline.from_pretrained(tiny_model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+
+
+def cameras(words: str = "there-and-back:forward 0.3 and left 10deg", frames: int = 17, size=(32, 48)) -> Cameras:
+    return build_path(words, frames, Cameras.from_fov(math.radians(60), *size)).cameras
+
+
+def noise() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_one_frame_per_camera_and_one_figure_per_latent_frame_and_chunk(pipeline, image):
+    output = pipeline(image, cameras(frames=21), generator=noise())
+    assert output.frames.shape == (21, 32, 48, 3) and output.frames.dtype == np.uint8
+    assert len(output.coverage) == 6 and output.coverage[0] == 1.0
+    assert len(output.memory_bytes) == 4 and len(output.updates) == 3  # chunks of 9, 9 and 5 frames
+    assert output.memory_bytes == sorted(output.memory_bytes) and output.memory_bytes[-1] == output.memory.nbytes
+    assert set(output.seconds) == {"encode", "depth", "write", "read", "recall", "denoise", "decode"}
+
+
+def test_the_first_frame_is_the_picture_as_the_autoencoder_shows_it(pipeline, image):
+    frames = pipeline(image, cameras(), generator=noise(), output_type="pt").frames
+    picture = images_to_tensor(image)
+    again = pipeline.codec.decode(pipeline.codec.encode(picture[None, None]))[0, 0].clamp(-1, 1)
+    assert (frames[0] - again).abs().max() < 1e-5
+
+
+def test_kinds_of_pictures_and_of_output_agree(pipeline, image):
+    frames = pipeline(image, cameras(frames=9), generator=noise()).frames
+    floats = pipeline(images_to_tensor(image), cameras(frames=9), generator=noise(), output_type="pt").frames
+    assert (tensor_to_images(floats) == frames).all()
+
+
+def test_same_noise_same_video(pipeline, image, tiny_model):
+    once, again = (pipeline(image, cameras(), generator=noise()).frames for _ in range(2))
+    other = pipeline(image, cameras(), generator=torch.Generator().manual_seed(1)).frames
+    fresh = MiragePipeline.from_pretrained(tiny_model)
+    fresh.set_progress_bar_config(disable=True)
+    assert (once == again).all() and (once != other).any()
+    assert (once == fresh(image, cameras(), generator=noise()).frames).all()
+
+
+def test_saved_and_loaded_it_is_the_same(pipeline, image, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    loaded = MiragePipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.config.chunk_frames == 9 and list(loaded.config.size) == [32, 48]
+    frames = [p(image, cameras(frames=9), generator=noise()).frames for p in (pipeline, loaded)]
+    assert (frames[0] == frames[1]).all()
+
+
+@pytest.mark.parametrize("size", [(16, 80), (48, 32), (64, 64)])
+def test_any_multiple_of_the_stride_works(pipeline, size):
+    image = np.full((*size, 3), 90, np.uint8)
+    assert pipeline(image, cameras(frames=9, size=size), generator=noise()).frames.shape == (9, *size, 3)
+
+
+def test_the_path_acts_through_the_memory_alone(pipeline, image):
+    paths = cameras("truck:distance=0.5"), cameras("pan:degrees=25")
+    videos = lambda memory: [pipeline(image, p, memory=memory, generator=noise()).frames for p in paths]
+    (a, b), (c, d) = videos("latent"), videos("none")
+    assert (a != b).any() and (c == d).all()
+
+
+def test_what_the_picture_shows_is_kept(pipeline, image):
+    """After all chunks the memory reads at the first camera what was put in first, bit for bit."""
+    path = cameras()
+    steps = pipeline.rollout(image, path, generator=noise())
+    store, nothing = next(steps)
+    before = store.read(path[0])
+    for store, _ in steps:  # noqa: B007
+        pass
+    after = store.read(path[0])
+    assert nothing is None and bool(before.visible.all())
+    assert torch.equal(after.observed, before.observed)
+    assert torch.equal(after.features, before.features)
+
+
+def test_each_chunk_tells_what_was_known_and_what_was_made(pipeline, image):
+    chunks, path = [], cameras()
+    output = pipeline(image, path, generator=noise(), callback_on_chunk_end=chunks.append)
+    assert [len(chunk.frames) for chunk in chunks] == [9, 8]
+    assert (tensor_to_images(torch.cat([chunk.frames for chunk in chunks])) == output.frames).all()
+    for chunk in chunks:
+        assert chunk.known.features.shape == chunk.latents.shape == (3, 16, 4, 6)
+    second = chunks[1].latents[0]  # the frame that is shared is encoded anew, as every remembered frame
+    shown = pipeline.codec.encode(chunks[0].frames[-1][None, None])[0, 0]
+    assert (second - shown).abs().max() < 1e-4
+
+
+def test_step_callback_as_in_diffusers(pipeline, image):
+    seen = []
+
+    def on_step(pipe, step, timestep, values):
+        seen.append((pipe is pipeline, step, float(timestep), values["latents"].shape))
+        return {"latents": torch.zeros_like(values["latents"])}
+
+    pipeline(image, cameras(), generator=noise(), num_inference_steps=3, callback_on_step_end=on_step)
+    assert [step for _, step, *_ in seen] == [0, 1, 2] * 2 and all(own for own, *_ in seen)
+    assert all(a[2] > b[2] for a, b in itertools.pairwise(seen[:3]))
+
+
+def test_memory_may_be_a_function(pipeline, image):
+    nearest = functools.partial(LatentMemory.from_view, read="nearest")
+    output = pipeline(image, cameras(frames=9), memory=nearest, generator=noise())
+    assert isinstance(output.memory, LatentMemory)
+
+
+def test_known_depth_decides_where_things_are(pipeline, image):
+    path = cameras("truck:distance=0.5", frames=9)
+    coverage = [
+        min(pipeline(image, path, depth=torch.full((32, 48), far), generator=noise()).coverage) for far in (1.0, 50.0)
+    ]
+    assert coverage[0] < coverage[1]
+
+
+@pytest.mark.usefixtures("unchecked")
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            ({"image": np.zeros((32, 32, 3), np.uint8)}, "of the size of the cameras"),
+            ({"image": np.zeros((32, 48, 3), np.float32)}, "image must be uint8"),
+            ({"image": np.zeros((32, 48), np.uint8)}, "image must be uint8"),
+            ({"memory": "good"}, "memory must be one of latent, colour, none"),
+            ({"frames": 8}, "use 5 or 9"),
+            ({"frames": 1}, "use 5"),
+            ({"depth": torch.full((32, 48), -1.0)}, "not negative"),
+            ({"depth": torch.ones(31, 48)}, "depth must be"),
+        ],
+    )
+    def test_wrong_arguments(self, pipeline, image, change, words):
+        call = {"image": image} | change
+        path = cameras("dolly", frames=call.pop("frames", 9))
+        with pytest.raises(ValueError, match=words):
+            pipeline(cameras=path, **call)
+
+    def test_size_that_the_patches_do_not_divide(self, pipeline):
+        with pytest.raises(ValueError, match="multiples of 16, got 40 x 48"):
+            pipeline(np.zeros((40, 48, 3), np.uint8), cameras(frames=9, size=(40, 48)))
+
+    def test_without_depth_head_an_estimator_is_asked_for(self, pipeline, image):
+        parts = {k: v for k, v in pipeline.components.items() if k != "depth_head"}
+        bare = MiragePipeline(**parts, chunk_frames=9, num_inference_steps=1)
+        bare.set_progress_bar_config(disable=True)
+        with pytest.raises(ValueError, match="estimator must be given"):
+            bare(image, cameras(frames=9))
+        depth = KnownDepth(torch.ones(2, 32, 48))
+        assert len(bare(image, cameras(frames=9), depth=torch.ones(32, 48), estimator=depth).frames) == 9
+
+    def test_a_model_that_would_ignore_the_path_is_refused(self, pipeline, image):
+        config = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
+        blind = type(pipeline.transformer)(**(config | {"vace_layers": []}))
+        bare = MiragePipeline(**(pipeline.components | {"transformer": blind}), chunk_frames=9, num_inference_steps=1)
+        bare.set_progress_bar_config(disable=True)
+        with pytest.raises(ValueError, match="no memory branch"):
+            bare(image, cameras(frames=9))
+        assert len(bare(image, cameras(frames=9), memory="none").frames) == 9
