@@ -1,0 +1,72 @@
+"""Documentation runs: the examples, and the Python of the README."""
+
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import mirage.pipeline
+
+REPOSITORY = Path(__file__).parents[1]
+EXAMPLES = sorted((REPOSITORY / "examples").glob("0*.py"))
+
+
+@pytest.fixture
+def place(tiny_model, photo, tmp_path, monkeypatch) -> Path:
+    """A folder to work in, where "nano" is a tiny model, so that a test takes seconds."""
+    monkeypatch.setitem(mirage.pipeline.EMBEDDED, "nano", tiny_model)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if "another_model" not in p.name], ids=lambda p: p.stem)
+def test_example(path, place, photo, monkeypatch, capsys):
+    before = set(place.iterdir())
+    monkeypatch.setattr(sys, "argv", [str(path), str(photo)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
+    assert set(place.iterdir()) > before
+
+
+def test_another_model(shared, tmp_path, monkeypatch):
+    path = next(p for p in EXAMPLES if "another_model" in p.name)
+    data = shared / "data"
+    monkeypatch.setattr(
+        sys, "argv", [str(path), str(data / "weights_taef2_flux2"), str(data / "hololens_office_loop"), str(tmp_path)]
+    )
+    runpy.run_path(str(path), run_name="__main__")
+    assert (tmp_path / "read.jpg").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) <= 60
+
+
+def test_python_of_the_readme(place, photo):
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    shutil.copy(photo, place / "photo.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(code, {})
+    assert (place / "walk.mp4").exists()
+
+
+def test_links_lead_somewhere():
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_names_in_the_method_page_exist():
+    """docs/method.md maps equations to `file.py:name`; both must be there."""
+    text = (REPOSITORY / "docs" / "method.md").read_text()
+    places = re.findall(r"`([\w/]+\.py):([\w.]+)`", text)
+    assert len(places) > 20
+    for file, name in places:
+        source = (REPOSITORY / "src" / "mirage" / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"(def|class) {part}\b|^ *{part}\b\s*[:=]", source, re.M), f"{file} has no {name}"
