@@ -87,7 +87,7 @@ def denoiser_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of the clean latents, one noise level per sample, the first frame outside the loss.
 
-    A third of the samples start from pure noise, which is all that a single step ever sees.
+    Four samples of five start from pure noise, which is all that a single step ever sees.
 
     Args:
         model: The denoiser.
@@ -100,7 +100,7 @@ def denoiser_loss(
     """
     b = len(target)
     u = torch.rand(b, generator=g, device=target.device)
-    sigma = torch.where(torch.rand(b, generator=g, device=target.device) < 0.35, 1.0, 3 * u / (1 + 2 * u))
+    sigma = torch.where(torch.rand(b, generator=g, device=target.device) < 0.8, 1.0, 3 * u / (1 + 2 * u))
     noise = torch.randn(target.shape, generator=g, device=target.device)
     noisy = add_noise(target, noise, sigma)
     prior = prior_of(conditions.features, conditions.visible)

@@ -3,12 +3,15 @@
 clips -> autoencoder -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
 """
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import UniPCMultistepScheduler
+from jaxtyping import UInt8
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,7 +24,9 @@ from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
 from mirage.training.depth import depth_loss
 from mirage.training.fit import Schedule, fit, generator
 from mirage.training.samples import CHUNK, REFERENCES, write_samples
+from mirage.video.io import write_image
 from mirage.video.nano import NanoAutoencoder, NanoCodec
+from mirage.video.picture import chart
 
 logger = logging.getLogger(__name__)
 STAGES = ("clips", "autoencoder", "samples", "denoiser", "depth", "pack")
@@ -46,8 +51,8 @@ class NanoRecipe:
 
     shards: int = 110
     autoencoder_steps: int = 4000
-    denoiser_steps: int = 6000
-    depth_steps: int = 2000
+    denoiser_steps: int = 3800
+    depth_steps: int = 2500
     heads: int = 4
     layers: int = 6
     batch: int = 1
@@ -209,7 +214,26 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
         head.half(),
         chunk_frames=4 * (CHUNK - 1) + 1,
         reference_frames=REFERENCES,
-        num_inference_steps=2,
+        num_inference_steps=1,
         size=(128, 128),
     )
     pipeline.save_pretrained(folder / "nano")
+    write_image(folder / "curves.png", _curves(folder))
+
+
+def _curves(folder: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """What each stage reached, over its steps, one chart below the other."""
+    shown = {
+        "autoencoder": ("decibels on windows of training clips", ("video_db", "image_db", "moved_db")),
+        "denoiser": ("squared error of latents", ("seen", "unseen", "memory")),
+        "depth": ("error of log depth", ("with_prior", "in_holes", "alone")),
+    }
+    charts = []
+    for name, (title, keys) in shown.items():
+        lines = [json.loads(line) for line in (folder / f"{name}.curve.jsonl").read_text().splitlines()]
+        last = lines[-1]["step"]
+        title = f"{name}: {title}, {last} steps"
+        charts.append(
+            chart({k: [line[k] for line in lines] for k in keys}, title=title, across=f"1/{len(lines)} of the run")
+        )
+    return np.concatenate(charts)
