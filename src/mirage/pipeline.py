@@ -22,7 +22,7 @@ from mirage.chunks import Chunk, plan_chunks
 from mirage.denoise.conditioning import Conditioning
 from mirage.denoise.sampler import sample
 from mirage.denoise.transformer import MirageTransformer
-from mirage.geometry.depth import DepthEstimator, KnownDepth
+from mirage.geometry.depth import DepthEstimator, KnownDepth, fill_depth
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
 from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, UpdateReport, recall
 from mirage.video.codec import LatentCodec
@@ -160,7 +160,7 @@ class MiragePipeline(DiffusionPipeline):
             cameras: One camera per frame, the first that of the image; in pixels, world units of the depth.
             memory: "latent" (the contribution), "colour" (the baseline), "none", or a function that is called as
                 `LatentMemory.from_view` is.
-            depth: z-depth of the image if it is known, 0 where it is not; otherwise it is estimated.
+            depth: z-depth of the image if it is known; where it is 0, and without it, depth is estimated.
             estimator: Depth of all other frames; the model's own depth head if None.
             num_inference_steps: Calls of the denoiser per chunk.
             generator: Source of the noise.
@@ -256,8 +256,7 @@ class MiragePipeline(DiffusionPipeline):
         with clock("encode"):
             first = self.codec.encode(image[None])[0]
         with clock("depth"):
-            first_estimator = estimator if depth is None else KnownDepth(depth[None].to(device, torch.float32))
-            first_depth = first_estimator.estimate(image, first, cameras[0])
+            first_depth = self._first_depth(depth, estimator, image, first, cameras[0])
         with clock("write"):
             store = self._remember(memory, first, first_depth, cameras[0], image)
         yield store, None
@@ -308,6 +307,16 @@ class MiragePipeline(DiffusionPipeline):
                     update=update,
                 ),
             )
+
+    def _first_depth(
+        self, depth: Tensor | None, estimator: DepthEstimator, image: Tensor, latents: Tensor, camera: Cameras
+    ) -> Float32[Tensor, "1 y x"]:
+        if depth is None:
+            return estimator.estimate(image, latents, camera)
+        given = KnownDepth(depth[None].to(image)).estimate(image, latents, camera)
+        if bool((given > 0).all()):
+            return given
+        return fill_depth(given, estimator.estimate(image, latents, camera))
 
     def _recall(self, known: MemoryRead, targets: Cameras, seen_at: Cameras, seen_depth: Tensor) -> Tensor:
         if not self.config.reference_frames or len(seen_at) < 2:

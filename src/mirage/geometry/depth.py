@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
+from torch.nn import functional as F
 
 from mirage.camera.cameras import Cameras
 
@@ -55,3 +57,29 @@ class KnownDepth(DepthEstimator):
 def _first_bad(depth: Tensor) -> str:
     bad = depth[~(depth >= 0) | depth.isinf()]
     return f"{bad[0].item()} among {bad.numel()} such values"
+
+
+def fill_depth(known: Float32[Tensor, "v H W"], guess: Float32[Tensor, "v y x"]) -> Float32[Tensor, "v H W"]:
+    """Complete measured depth with estimated depth, brought to its scale.
+
+    Sensors have holes, and a cell of unknown depth could not be remembered though the picture shows it.
+
+    Args:
+        known: Measured z-depth in world units, 0 where there is none.
+        guess: Estimated depth of the same views in any unit, on any grid.
+
+    Returns:
+        `known` where there is any; elsewhere the estimate, times the median ratio of the two where both are; all
+        `known` if nothing is known.
+
+    Example:
+        >>> import torch
+        >>> known = torch.tensor([[[2.0, 4.0], [0.0, 2.0]]])
+        >>> fill_depth(known, torch.ones(1, 1, 1)).tolist()
+        [[[2.0, 4.0], [2.0, 2.0]]]
+    """
+    near = F.interpolate(guess[None], known.shape[1:], mode="bilinear", align_corners=False)[0]
+    both = (known > 0) & (near > 0)
+    if not bool(both.any()):
+        return known
+    return torch.where(known > 0, known, near * (known[both] / near[both]).median())
