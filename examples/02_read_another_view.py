@@ -5,7 +5,8 @@ python examples/02_read_another_view.py IMAGE
 
 import sys
 
-from mirage import Inputs, MiragePipeline, preview, write_video
+from mirage import Inputs, MiragePipeline, write_video
+from mirage.preview import preview
 
 pipeline = MiragePipeline.from_pretrained("nano")
 inputs = Inputs.load(sys.argv[1], "orbit:radius=3,degrees=40", frames=33)

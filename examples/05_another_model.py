@@ -51,7 +51,7 @@ if __name__ == "__main__":
     encoder, decoder = load(weights)
     cameras = load_trajectory(sequence).cameras.fit(240, 360)[0]
     pictures = [fit_image(read_image(sequence / f"rgb/{i:05}.jpg"), 240, 360) for i in (0, 1, 2, 108)]
-    depth = fit_depth(torch.from_numpy(read_depth(sequence / "depth/00000.png", 1000)), 240, 360)
+    depth = fit_depth(torch.from_numpy(read_depth(sequence / "depth/00000.png", 1000.0)), 240, 360)
     with torch.no_grad():
         latents = encoder((images_to_tensor(pictures[0])[None] + 1) / 2)
         known = LatentMemory.from_view(latents, depth[None], cameras[0]).read(cameras[[0, 1, 2, 108]])

@@ -108,13 +108,13 @@ def test_scale_auto_brings_a_path_into_the_scene(mirage, photo, tmp_path):
 
 def test_known_depth_is_used(mirage, photo, tmp_path):
     depth = np.full((60, 90), 3000, np.uint16)
-    depth[:, :30] = 0
+    depth[:, :30] = 0  # filled by the estimate
     Image.fromarray(depth).save(tmp_path / "depth.png")
     code, said, _ = mirage(
         "preview", photo, "--path", "still", "--frames", 5, "--out", tmp_path / "out",
         "--depth", tmp_path / "depth.png", "--depth-scale", 1000,
     )  # fmt: skip
-    assert code == 0 and "3 (p50)" in said and "67%" in said
+    assert code == 0 and "3 (p50)" in said and "the depth is known" in said
 
 
 def test_preview_tells_coverage_scale_and_collisions(mirage, photo, tmp_path):
@@ -288,3 +288,30 @@ def test_an_older_result_survives_a_failure(mirage, photo, tmp_path):
     (tmp_path / "report.json").write_text("old")
     code, *_ = mirage("generate", photo, "--path", "dolly", "--frames", 64, "--out", tmp_path)
     assert code == 2 and (tmp_path / "report.json").read_text() == "old"
+
+
+def test_evaluate_prints_the_table(mirage, tmp_path):
+    words = ["--worlds", "1", "--frames", "17", "--rows", "latent", "--processes", "1", "--sheets", "0"]
+    code, said, _ = mirage("evaluate", "closed-loop", "--out", tmp_path / "results", *words)
+    assert code == 0 and "memory only" in said and str(tmp_path / "results") in said
+    assert (tmp_path / "results" / "results.json").exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["train", "nano", "--stage", "polish"], "stages must be of"),
+        (["train", "nano", "--stage", "pack"], "is not there yet"),
+        (["evaluate", "closed-loop", "--frames", "64"], "use 49 or 65"),
+        (["evaluate", "closed-loop", "--model", "none-such"], "model must be nano"),
+        (["evaluate"], "the following arguments are required: WHAT"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_of_the_other_commands(capsys, tmp_path, words, said):
+    out = ["--out", str(tmp_path / "out"), "--device", "cpu"] if len(words) > 1 else []
+    code = main([*words, *out])
+    assert_refused((code, *capsys.readouterr()), said)
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mirage.memory import NoMemory as NoMemory
     from mirage.pipeline import MirageOutput as MirageOutput
     from mirage.pipeline import MiragePipeline as MiragePipeline
-    from mirage.preview import preview as preview
     from mirage.video.io import fit_image as fit_image
     from mirage.video.io import read_image as read_image
     from mirage.video.io import write_video as write_video
@@ -31,7 +30,6 @@ _HOMES = {
     "build_path": "mirage.camera.path",
     "fit_image": "mirage.video.io",
     "load_trajectory": "mirage.camera.files",
-    "preview": "mirage.preview",
     "read_image": "mirage.video.io",
     "write_video": "mirage.video.io",
 }

@@ -210,6 +210,8 @@ _RECIPE = {
     "autoencoder_steps": "steps of the autoencoder",
     "denoiser_steps": "steps of the denoiser",
     "depth_steps": "steps of the depth head",
+    "batch": "shards per step",
+    "workers": "processes that make the samples",
     "seed": "of weights and batches",
 }
 
