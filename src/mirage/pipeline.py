@@ -276,6 +276,7 @@ class MiragePipeline(DiffusionPipeline):
                     Conditioning(
                         features=known.features,
                         visible=known.visible,
+                        unmoved=known.unmoved,
                         preceding=preceding if len(preceding) else None,
                         reference=seen[chosen] if len(chosen) else None,
                         first=first,

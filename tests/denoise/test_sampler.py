@@ -91,6 +91,20 @@ def test_a_silent_residual_model_shows_exactly_the_memory(tiny, conditions, sche
     assert torch.allclose(frames, prior_of(known.features, known.visible), atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_residual_model_leaves_unmoved_cells_alone(tiny, conditions, steps):
+    known = conditions(2, first=0)
+    still = known.visible & (torch.rand(known.visible.shape, generator=seeded(5)) < 0.5)
+    prior = prior_of(known.features, known.visible)
+    frames = sample(
+        tiny(prediction="residual"), unipc(), replace(known, unmoved=still), steps=steps, generator=seeded()
+    )
+    near = (frames - prior).abs().amax(2) < 1e-5
+    assert near[still].all() and not near[~still].all()
+    free = sample(tiny(), unipc(), replace(known, unmoved=still), steps=steps, generator=seeded())
+    assert torch.equal(free, sample(tiny(), unipc(), known, steps=steps, generator=seeded()))
+
+
 def test_one_residual_step_is_prior_plus_output(tiny, conditions):
     model, known, scheduler = (
         tiny(prediction="residual", vace_layers=[]),

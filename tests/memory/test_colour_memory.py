@@ -100,9 +100,7 @@ def test_coarse_depth_is_brought_to_the_pixels():
     """A smooth wall seen with depth per cell is the wall seen with depth per pixel."""
     fine, source, latents = remember(worlds.WALL)
     coarse = worlds.depth(source, worlds.WALL, *latents.shape[2:])
-    memory = ColourMemory.from_view(
-        latents, coarse, source, frames=colours(source, worlds.WALL), codec=MeanCodec()
-    )
+    memory = ColourMemory.from_view(latents, coarse, source, frames=colours(source, worlds.WALL), codec=MeanCodec())
     aside = worlds.cameras(worlds.pose(yaw=5)[None], HEIGHT, WIDTH)
     both = fine.render(aside)[1].visible & memory.render(aside)[1].visible
     assert both.float().mean() > 0.7

@@ -35,6 +35,20 @@ def test_source_view_gives_back_its_tokens_exactly(generator, dtype, size):
     assert ((read.depth > 0) == read.visible).all()
 
 
+def test_unmoved_is_what_is_read_from_where_it_was_stored():
+    memory, source = remember(worlds.ROOM)
+    read = memory.read(source)
+    assert (read.unmoved == read.visible).all()
+    for aside in (worlds.pose(yaw=1.0), worlds.pose(x=0.1), worlds.pose(z=0.4)):
+        moved = memory.read(worlds.cameras(aside[None], HEIGHT, WIDTH))
+        assert moved.unmoved.float().mean() < 0.1 and (moved.visible | ~moved.unmoved).all()
+    assert not LatentMemory.from_view(*_view(source), source, read="nearest").read(source).unmoved.any()
+
+
+def _view(source):
+    return worlds.view(source, worlds.ROOM, STRIDE)
+
+
 @pytest.mark.parametrize("move", worlds.MOVES)
 @pytest.mark.parametrize("world", worlds.WORLDS)
 def test_read_is_sub_cell_and_without_avoidable_holes(world, move):

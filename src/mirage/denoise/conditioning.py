@@ -16,6 +16,7 @@ class Conditioning:
     Args:
         features: Memory read at the target frames; zero where unseen.
         visible: Cells that the memory has seen.
+        unmoved: Visible cells whose features are already those of the target: a "residual" model leaves them alone.
         extra: Further channels for the memory branch at the target frames, for instance of the memory's geometry.
         constant: Stands in for the visibility in the "constant" layout (the released code's: an encoded video of ones),
             at the target and preceding frames. It depends on the shape only: compute it once.
@@ -30,6 +31,7 @@ class Conditioning:
 
     features: Float[Tensor, "*b t c h w"]
     visible: Bool[Tensor, "*b t h w"]
+    unmoved: Bool[Tensor, "*b t h w"] | None = None
     extra: Float[Tensor, "*b t e h w"] | None = None
     constant: Float[Tensor, "*b m c h w"] | None = None
     preceding: Float[Tensor, "*b p c h w"] | None = None

@@ -65,7 +65,7 @@ def sample(
     r"""Imagine the target frames of one chunk.
 
     The first target frames stay what `conditioning.first` says, bit for bit; preceding and reference frames are clean
-    at every step; all other frames share one noise level.
+    at every step; all other frames share one noise level. A "residual" model adds nothing to unmoved cells.
 
     Equation:
         .. math::
@@ -121,7 +121,7 @@ def sample(
     scheduler.set_begin_index(0)
 
     features = conditioning.features.float()
-    prior = prior_of(features, conditioning.visible)
+    prior, residual = prior_of(features, conditioning.visible), transformer.config.prediction == "residual"
     x = randn_tensor(features.shape, generator=generator, device=device, dtype=torch.float32)
     x = conditioning.pin(x)
     for i, time in enumerate(scheduler.timesteps):
@@ -132,6 +132,8 @@ def sample(
             other = run_transformer(transformer, x, timestep, replace(conditioning, context=away))
             output = torch.lerp(other, output, guidance_scale)
         sigma = scheduler.sigmas[i].to(device)[None]
+        if residual and conditioning.unmoved is not None:
+            output = output.masked_fill(conditioning.unmoved[:, :, None], 0)
         velocity = to_velocity(output, x, sigma, prior, prediction=transformer.config.prediction)
         x = conditioning.pin(scheduler.step(velocity, time, x, return_dict=False)[0])
         if callback is not None:

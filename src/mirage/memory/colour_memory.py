@@ -96,7 +96,9 @@ class ColourMemory(Memory):
         hits = self.surfels.render(cameras)
         visible, colours = hits.index >= 0, self.surfels.sample(hits)
         observed = visible & self.surfels.observed[hits.index.clamp(min=0)] if len(self) else visible
-        pixels = MemoryRead(features=colours, visible=visible, depth=hits.depth, observed=observed)
+        pixels = MemoryRead(
+            features=colours, visible=visible, depth=hits.depth, observed=observed, unmoved=hits.unmoved
+        )
         return _filled(colours, visible), pixels
 
     def read(self, cameras: Cameras) -> MemoryRead:
@@ -123,7 +125,8 @@ class ColourMemory(Memory):
         depth = torch.where(visible, pool(pixels.depth) / share.clamp(min=1e-6), 0.0)
         observed = visible & (pool(pixels.observed) > 0.5 * share)
         latents = self.codec.encode(frames[:, None])[:, 0] * visible[:, None]
-        return MemoryRead(features=latents, visible=visible, depth=depth, observed=observed)
+        unmoved = pool(pixels.unmoved) > 0.999
+        return MemoryRead(features=latents, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
     @no_type_check
     def update(

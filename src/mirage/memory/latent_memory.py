@@ -134,7 +134,7 @@ class LatentMemory(Memory):
         camera = _on_cells(cameras, height, width, self._read)
         if self._read == "gather":
             hits = self.surfels.render(camera)
-            index, depth, features = hits.index, hits.depth, self.surfels.sample(hits)
+            index, depth, features, unmoved = hits.index, hits.depth, self.surfels.sample(hits), hits.unmoved
         else:
             points = self.surfels.points
             features, index = ops.splat_nearest(
@@ -143,9 +143,10 @@ class LatentMemory(Memory):
             z = torch.einsum("vj,nj->vn", camera.cam_from_world[:, 2, :3], points) + camera.cam_from_world[:, 2, 3:]
             depth = z.gather(1, index.flatten(1).clamp(min=0)).view(index.shape) if len(points) else index.float()
             depth = torch.where(index >= 0, depth, 0.0)
+            unmoved = torch.zeros_like(index, dtype=torch.bool)  # this read does not know where in a cell it is
         visible = index >= 0
         observed = visible & self.surfels.observed[index.clamp(min=0)] if len(self) else visible
-        return MemoryRead(features=features, visible=visible, depth=depth, observed=observed)
+        return MemoryRead(features=features, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
     @no_type_check
     def update(

@@ -23,6 +23,8 @@ class MemoryRead:
     """Projected depth of what is seen, in world units, 0 where not visible."""
     observed: Bool[Tensor, "v h w"]
     """Visible cells that the first view explains: given, not imagined."""
+    unmoved: Bool[Tensor, "v h w"]
+    """Visible cells that are read from where they were stored, as at a return to the same pose: nothing to mend."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class NoMemory(Memory):
         device = cameras.cam_from_world.device
         nothing = torch.zeros(shape, dtype=torch.bool, device=device)
         features = torch.zeros(shape[0], self.channels, *shape[1:], dtype=self.dtype, device=device)
-        return MemoryRead(features=features, visible=nothing, depth=nothing.float(), observed=nothing)
+        return MemoryRead(features=features, visible=nothing, depth=nothing.float(), observed=nothing, unmoved=nothing)
 
     @no_type_check
     def update(

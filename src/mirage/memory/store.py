@@ -26,6 +26,14 @@ class Hits:
     size: Float32[Tensor, "v h w"]
     """Size of the source cell in the target view, in target cells."""
 
+    @property
+    def unmoved(self) -> Bool[Tensor, "v h w"]:
+        """Cells that show their element where it was stored, to a twentieth of a cell in place and size."""
+        y = torch.arange(self.index.shape[1], device=self.index.device)[:, None] + 0.5
+        x = torch.arange(self.index.shape[2], device=self.index.device) + 0.5
+        aside = torch.maximum((self.place[..., 0] - x).abs(), (self.place[..., 1] - y).abs())
+        return (self.index >= 0) & (aside < 0.05) & ((self.size - 1).abs() < 0.05)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surfels:
