@@ -16,12 +16,13 @@ from mirage.video.picture import shade_unseen
 
 PERCENTILES = (5, 25, 50, 75, 95)
 GOOD = 1 / 3  # of the median depth: how far from its start a path of good scale goes
+STILL = 0.01  # of the median depth: a path that stays closer to its start only turns, and has no scale
 FITTING = (0.05, 0.7)  # shares of the median depth between which a path is left as it is
 KEEP_OFF = 0.9  # a camera nearer to an observed surface than this share of its depth runs into it
 RULE = (
     f"rule: 1 if the farthest camera is {FITTING[0]:.0%} to {FITTING[1]:.0%} of the median depth away and none is in "
-    "or behind an observed surface; else what brings the farthest to a third of the median depth, made smaller until "
-    "none is"
+    f"or behind an observed surface, or if none is farther than {STILL:.0%}; else what brings the farthest to a third "
+    "of the median depth, made smaller until none is in or behind a surface"
 )
 
 
@@ -209,7 +210,7 @@ def good_factor(centers: Float32[Tensor, "f 3"], camera: Cameras, surface: Float
         surface: Its z-depth, 0 = unknown.
 
     Returns:
-        The factor, in two digits; 1 for a path that stays in place.
+        The factor, in two digits.
 
     Example:
         >>> view, wall = Cameras.from_fov(1.0, 2, 4), torch.full((2, 4), 3.0)
@@ -220,7 +221,7 @@ def good_factor(centers: Float32[Tensor, "f 3"], camera: Cameras, surface: Float
     away = centers - centers[0]
     reach, median = away.norm(dim=-1).max().item(), surface[surface > 0].median().item()
     clear = lambda factor: not blocked(centers[0] + factor * away, camera, surface).any()
-    if reach == 0 or (FITTING[0] <= reach / median <= FITTING[1] and clear(1.0)):
+    if reach < STILL * median or (FITTING[0] <= reach / median <= FITTING[1] and clear(1.0)):
         return 1.0
     factor = GOOD * median / reach
     while not clear(factor) and factor * reach > 1e-3 * median:

@@ -85,6 +85,8 @@ def video_sheet(
     known: list[UInt8[np.ndarray, "_ _ 3"]],
     coverage: list[float],
     temporal_stride: int,
+    *,
+    truth: UInt8[np.ndarray, "f h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "y x 3"]:
     """Frames of a video and, below each, what the memory knew of it.
 
@@ -93,21 +95,20 @@ def video_sheet(
         known: One picture for each latent frame.
         coverage: Share known of each latent frame.
         temporal_stride: Frames per latent frame.
+        truth: What a camera saw on the same path, to be shown above.
 
     Returns:
         The page.
     """
     chosen = np.unique(np.linspace(0, len(known) - 1, PICTURES).round().astype(int))
     gap = np.full((4, frames.shape[2], 3), 17, np.uint8)
-    cells = [np.concatenate([frames[i * temporal_stride], gap, known[i]]) for i in chosen]
+    rows = [] if truth is None else [truth[::temporal_stride]]
+    rows += [frames[::temporal_stride], known]
+    cells = [np.concatenate([part for row in rows for part in (row[i], gap)][:-1]) for i in chosen]
     labels = [f"frame {i * temporal_stride} · {coverage[i]:.0%} known" for i in chosen]
-    return contact_sheet(
-        cells,
-        labels,
-        columns=5,
-        zoom=max(1, round(256 / frames.shape[2])),
-        title="The video, and what the memory knew of it",
-    )
+    title = "The video, and what the memory knew of it"
+    title = title if truth is None else f"What a camera saw, {title[0].lower()}{title[1:]}"
+    return contact_sheet(cells, labels, columns=5, zoom=-(-256 // frames.shape[2]), title=title)
 
 
 def psnr(frame: UInt8[np.ndarray, "*b h w 3"], truth: UInt8[np.ndarray, "*b h w 3"]) -> float:
