@@ -51,7 +51,9 @@ def main() -> None:
         if left < 20:
             print("time is up; the same command goes on from here")
             break
-        done = train_nano(options.out, NanoRecipe(**recipe, stop_after=left - 10), stages=(stage,), device=options.device)
+        done = train_nano(
+            options.out, NanoRecipe(**recipe, stop_after=left - 10), stages=(stage,), device=options.device
+        )
         print(f"{stage}: {'complete' if done else 'to be continued'}")
         if not done:
             break

@@ -52,7 +52,7 @@ def test_training_reduces_the_loss(tmp_path):
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):
     fit("net", new_model(), loss, SCHEDULE, tmp_path)
-    with pytest.raises(ValueError, match="another model.*weight"):
+    with pytest.raises(ValueError, match=r"another model.*weight"):
         fit("net", torch.nn.Linear(3, 4), loss, SCHEDULE, tmp_path)
 
 
