@@ -19,7 +19,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["camera", "kernels", "config"],
     ["geometry", "video", "scenes"],
     ["memory", "denoise"],
-    ["pipeline + chunks + checkpoint + world + inputs + preview + report + demo"],
+    ["pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo"],
     ["training", "evaluation", "explorer", "cluster"],
     ["cli + __main__"],
 ]

@@ -15,6 +15,8 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import NoReturn
 
+from mirage.results import results
+
 ASSETS = Path(__file__).parent / "assets"
 PATH_HELP = (
     "where to go: a preset (orbit, dolly, pan, truck, spiral, random-walk, still; with options as in "
@@ -53,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
-    with _results(arguments.out) as aside:
-        import torch  # after the place is known to be writable, because this takes seconds
+    with results(arguments.out) as aside:
+        _check_picture(arguments.image)
+        import torch
 
         from mirage.pipeline import MiragePipeline
         from mirage.report import decoded_reads, output_figures, path_figures, psnr, returns, video_sheet
@@ -106,7 +109,8 @@ def generate(arguments: argparse.Namespace) -> None:
 
 def preview(arguments: argparse.Namespace) -> None:
     """What the memory will know along a path."""
-    with _results(arguments.out) as aside:
+    with results(arguments.out) as aside:
+        _check_picture(arguments.image)
         from mirage.pipeline import MiragePipeline
         from mirage.preview import RULE
         from mirage.preview import preview as look
@@ -135,7 +139,7 @@ def preview(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """A walk there and back, with and without memory."""
-    with _results(arguments.out) as aside:
+    with results(arguments.out) as aside:
         from mirage.demo import WITH, there_and_back
         from mirage.inputs import Inputs
         from mirage.pipeline import MiragePipeline
@@ -370,12 +374,6 @@ def _version() -> str:
         return "mirage (not installed)"
 
 
-def _results(out: str) -> object:
-    from mirage.report import results
-
-    return results(out)
-
-
 def _device(name: str) -> str:
     import torch
 
@@ -386,6 +384,13 @@ def _device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
     return name
+
+
+def _check_picture(image: str) -> None:
+    """Refuse what is no picture at once: loading the model takes seconds."""
+    from mirage.video.io import read_image
+
+    read_image(image)
 
 
 def _load(kind: type, arguments: argparse.Namespace) -> object:
