@@ -132,7 +132,7 @@ def test_preview_tells_coverage_scale_and_collisions(mirage, photo, tmp_path):
 def test_demo_shows_the_return_and_its_controls(mirage, photo, tmp_path):
     code, said, _ = mirage("demo", "--image", photo, "--frames", 17, "--out", tmp_path / "out")
     assert code == 0
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"demo.mp4", "return.png", "report.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"demo.mp4", "walk.jpg", "return.png", "report.json"}
     assert len(read_video(tmp_path / "out" / "demo.mp4")) == 17 + 24
     for words in ("with memory", "without memory", "memory only", "ceiling of the autoencoder", "frames per second"):
         assert words in said

@@ -155,6 +155,7 @@ def demo(arguments: argparse.Namespace) -> None:
         )
         start = time.perf_counter()
         write_video(aside / "demo.mp4", done.video, fps=arguments.fps)
+        write_image(aside / "walk.jpg", done.sheet)
         write_image(aside / "return.png", done.panel)
         writing = time.perf_counter() - start
         walk = done.walks[WITH]
@@ -173,7 +174,7 @@ def demo(arguments: argparse.Namespace) -> None:
         print(f"  {value:5.1f} dB  {title}")
     print()
     _print_speed(walk.seconds, len(walk.frames), done.seconds[WITH])
-    _print_files(arguments.out, "demo.mp4", "return.png", "report.json")
+    _print_files(arguments.out, "demo.mp4", "walk.jpg", "return.png", "report.json")
 
 
 def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
@@ -246,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--fps", type=_positive, default=16, metavar="N", help="frames per second (16)")
 
     one = _command(commands, "demo", demo, "walk there and back, with and without memory side by side")
-    one.add_argument("--out", default="demo", metavar="DIR", help="folder for demo.mp4, return.png and report.json")
+    one.add_argument("--out", default="demo", metavar="DIR", help="folder for the video and its pictures")
     one.add_argument("--image", metavar="FILE", help="another picture than the bundled one")
     one.add_argument("--path", default=DEMO[1], metavar="WORDS", help=f"another path than {DEMO[1]!r}")
     one.add_argument("--frames", type=_positive, default=65, metavar="N", help="1 + a multiple of 4 (65)")

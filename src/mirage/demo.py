@@ -13,7 +13,7 @@ from mirage.pipeline import MirageOutput, MiragePipeline
 from mirage.preview import Preview, preview
 from mirage.report import psnr
 from mirage.video.io import tensor_to_images
-from mirage.video.picture import return_panel, side_by_side
+from mirage.video.picture import contact_sheet, return_panel, side_by_side
 
 HOLD = 1.5  # seconds that the panel stays at the end
 WITH, WITHOUT = "with memory", "without memory"
@@ -31,8 +31,10 @@ class Demo:
     """PSNR of the returned frame against the picture, in dB; two controls say what the figures are worth."""
     video: UInt8[np.ndarray, "f h w 3"]
     """The picture and both walks side by side; the return stands still at the end."""
-    panel: UInt8[np.ndarray, "y x 3"]
+    panel: UInt8[np.ndarray, "_ _ 3"]
     """The picture beside the returned frames."""
+    sheet: UInt8[np.ndarray, "_ _ 3"]
+    """Five frames of the walk, with memory above, without below."""
 
 
 def there_and_back(
@@ -78,7 +80,15 @@ def there_and_back(
         {title: walk.frames[-1] for title, walk in walks.items()},
         {title: f"{kept[title]:.1f} dB" for title in walks},
     )
-    return Demo(walks=walks, seconds=seconds, kept=kept, video=_beside(inputs, walks, kept, fps), panel=panel)
+    chosen = np.linspace(0, len(inputs.cameras) - 1, 5).round().astype(int)
+    sheet = contact_sheet(
+        [np.concatenate([walk.frames[i] for walk in walks.values()]) for i in chosen],
+        [f"frame {i}" for i in chosen],
+        title=f"There and back: {WITH} above, {WITHOUT} below",
+        zoom=-(-256 // inputs.image.shape[1]),
+    )
+    video = _beside(inputs, walks, kept, fps)
+    return Demo(walks=walks, seconds=seconds, kept=kept, video=video, panel=panel, sheet=sheet)
 
 
 def _beside(
