@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mirage.pipeline
+from mirage.cli import _parser
 
 REPOSITORY = Path(__file__).parents[1]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("0*.py"))
@@ -53,6 +55,14 @@ def test_python_of_the_readme(place, photo):
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     exec(code, {})
     assert (place / "walk.mp4").exists()
+
+
+def test_commands_of_the_pages_are_understood():
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    lines = [line for page in pages for line in page.read_text().splitlines() if line.startswith("mirage ")]
+    assert len(lines) > 5
+    for line in lines:
+        assert _parser().parse_args(shlex.split(line, comments=True)[1:]).run
 
 
 def test_links_lead_somewhere():
