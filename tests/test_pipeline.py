@@ -42,7 +42,7 @@ def test_one_frame_per_camera_and_one_figure_per_latent_frame_and_chunk(pipeline
     assert len(output.coverage) == 6 and output.coverage[0] == 1.0
     assert len(output.memory_bytes) == 4 and len(output.updates) == 3  # chunks of 9, 9 and 5 frames
     assert output.memory_bytes == sorted(output.memory_bytes) and output.memory_bytes[-1] == output.memory.nbytes
-    assert set(output.seconds) == {"encode", "depth", "write", "read", "recall", "denoise", "decode"}
+    assert set(output.seconds) == {"text", "encode", "depth", "write", "read", "recall", "denoise", "decode"}
 
 
 def test_the_first_frame_is_the_picture_as_the_autoencoder_shows_it(pipeline, image):
@@ -183,3 +183,66 @@ class TestMistakes:
         with pytest.raises(ValueError, match="no memory branch"):
             bare(image, cameras(frames=9))
         assert len(bare(image, cameras(frames=9), memory="none").frames) == 9
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory) -> MiragePipeline:
+    """The same loop round Wan's classes at toy size: its autoencoder, velocity, text; saved and loaded again."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+    from mirage.denoise.transformer import MirageTransformer
+    from mirage.video.wan import TINY8
+
+    words = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "red": 2, "blue": 3, "room": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 16, "text_dim": 8, "freq_dim": 16}
+        transformer = MirageTransformer(**size, ffn_dim=32, num_layers=2, vace_layers=[0], vace_in_channels=17)
+        torch.nn.init.normal_(transformer.proj_out.weight, std=0.5)
+        encoder = UMT5EncoderModel(UMT5Config(vocab_size=5, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2))
+        MiragePipeline(
+            transformer,
+            AutoencoderKLWan(**TINY8),
+            UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
+            text_encoder=encoder,
+            tokenizer=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>"),
+            chunk_frames=5,
+            num_inference_steps=2,
+            size=[32, 48],
+        ).save_pretrained(folder := tmp_path_factory.mktemp("model") / "wan")
+    pipeline = MiragePipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class Wall(KnownDepth):
+    """Everything is two units away."""
+
+    def __init__(self):
+        super().__init__(torch.full((1, 4, 6), 2.0))
+
+    def estimate(self, frames, latents, cameras, prior=None):
+        return self.depth.expand(len(frames), -1, -1)
+
+
+def test_the_same_loop_runs_wans_classes_with_a_prompt_per_chunk(wan, image):
+    run = functools.partial(wan, image, cameras(frames=9), estimator=Wall(), output_type="pt")
+    red, both = run("red room", generator=noise()).frames, run(["red room", "blue room"], generator=noise()).frames
+    assert red.shape == (9, 3, 32, 48) and red.isfinite().all()
+    assert torch.equal(red[:5], both[:5]) and not torch.equal(red[5:], both[5:])
+    assert not torch.equal(red, run(generator=noise()).frames)
+    guided = run("red room", negative_prompt="blue", guidance_scale=3.0, generator=noise()).frames
+    assert not torch.equal(red, guided)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_missing_parts_are_named(wan, pipeline, image):
+    with pytest.raises(ValueError, match=r"estimator must be given.*no depth head"):
+        wan(image, cameras())
+    with pytest.raises(ValueError, match="prompt must be left out"):
+        pipeline(image, cameras(), "a red room")

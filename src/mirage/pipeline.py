@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,13 @@ from diffusers.utils import BaseOutput
 from jaxtyping import Float, Float32, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from mirage.camera.cameras import Cameras
 from mirage.chunks import Chunk, plan_chunks
 from mirage.denoise.conditioning import Conditioning
 from mirage.denoise.sampler import sample
+from mirage.denoise.text import encode_prompts, null_context
 from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.depth import DepthEstimator, KnownDepth, fill_depth
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
@@ -81,6 +83,8 @@ class MiragePipeline(DiffusionPipeline):
         vae: The video autoencoder: the embedded one, or Wan's.
         scheduler: A flow-matching scheduler of diffusers.
         depth_head: Depth from latents; without one, a `DepthEstimator` must be given to each call.
+        text_encoder: UMT5, for a transformer that reads text.
+        tokenizer: Of the text encoder.
         chunk_frames: Frames that are imagined at once, the shared one included.
         preceding_frames: Latent frames before the shared one that the denoiser sees.
         reference_frames: Most past latent frames that are recalled because they saw the same place.
@@ -88,8 +92,8 @@ class MiragePipeline(DiffusionPipeline):
         size: Height and width that the model was made for, in pixels.
     """
 
-    model_cpu_offload_seq = "depth_head->transformer->vae"
-    _optional_components = ["depth_head"]  # noqa: RUF012  (diffusers reads a list)
+    model_cpu_offload_seq = "text_encoder->depth_head->transformer->vae"
+    _optional_components = ["depth_head", "text_encoder", "tokenizer"]  # noqa: RUF012  (diffusers reads a list)
 
     def __init__(
         self,
@@ -97,6 +101,8 @@ class MiragePipeline(DiffusionPipeline):
         vae: NanoAutoencoder | AutoencoderKLWan,
         scheduler: SchedulerMixin,
         depth_head: LatentDepthHead | None = None,
+        text_encoder: UMT5EncoderModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_frames: int = 33,
         preceding_frames: int = 2,
         reference_frames: int = 4,
@@ -105,6 +111,7 @@ class MiragePipeline(DiffusionPipeline):
     ):
         super().__init__()
         self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, depth_head=depth_head)
+        self.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(
             chunk_frames=chunk_frames,
             preceding_frames=preceding_frames,
@@ -143,11 +150,14 @@ class MiragePipeline(DiffusionPipeline):
         self,
         image: UInt8[np.ndarray, "h w 3"] | Float[Tensor, "3 h w"],
         cameras: Cameras,
+        prompt: str | Sequence[str] | None = None,
         *,
         memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
         depth: Float32[Tensor, "h w"] | None = None,
         estimator: DepthEstimator | None = None,
         num_inference_steps: int | None = None,
+        negative_prompt: str = "",
+        guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         output_type: Literal["np", "pt"] = "np",
         callback_on_step_end: Callable | None = None,
@@ -158,11 +168,14 @@ class MiragePipeline(DiffusionPipeline):
         Args:
             image: The first frame, of the size of the cameras: uint8, or floats in [-1, 1].
             cameras: One camera per frame, the first that of the image; in pixels, world units of the depth.
+            prompt: What to imagine, for a model that reads text: one text, or one per chunk (the last serves the rest).
             memory: "latent" (the contribution), "colour" (the baseline), "none", or a function that is called as
                 `LatentMemory.from_view` is.
             depth: z-depth of the image if it is known; where it is 0, and without it, depth is estimated.
             estimator: Depth of all other frames; the model's own depth head if None.
             num_inference_steps: Calls of the denoiser per chunk.
+            negative_prompt: What to guide away from.
+            guidance_scale: Strength of that guidance; 1 does without it.
             generator: Source of the noise.
             output_type: "np" for uint8 images, "pt" for a tensor in [-1, 1].
             callback_on_step_end: Called as in diffusers, `(pipeline, step, timestep, {"latents": ...})`.
@@ -179,10 +192,13 @@ class MiragePipeline(DiffusionPipeline):
         loop = self.rollout(
             image,
             cameras,
+            prompt,
             memory=memory,
             depth=depth,
             estimator=estimator,
             num_inference_steps=num_inference_steps,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
             generator=generator,
             callback_on_step_end=callback_on_step_end,
             seconds=seconds,
@@ -215,11 +231,14 @@ class MiragePipeline(DiffusionPipeline):
         self,
         image: UInt8[np.ndarray, "h w 3"] | Float[Tensor, "3 h w"],
         cameras: Cameras,
+        prompt: str | Sequence[str] | None = None,
         *,
         memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
         depth: Float32[Tensor, "h w"] | None = None,
         estimator: DepthEstimator | None = None,
         num_inference_steps: int | None = None,
+        negative_prompt: str = "",
+        guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         callback_on_step_end: Callable | None = None,
         seconds: dict[str, float] | None = None,
@@ -229,10 +248,13 @@ class MiragePipeline(DiffusionPipeline):
         Args:
             image: As in `__call__`, like all other arguments.
             cameras: One camera per frame.
+            prompt: One text, or one per chunk.
             memory: Kind of memory.
             depth: Known depth of the image.
             estimator: Depth of all other frames.
             num_inference_steps: Calls of the denoiser per chunk.
+            negative_prompt: What to guide away from.
+            guidance_scale: Strength of that guidance.
             generator: Source of the noise.
             callback_on_step_end: Called after each call of the denoiser.
             seconds: Takes the wall-clock time by phase.
@@ -249,6 +271,9 @@ class MiragePipeline(DiffusionPipeline):
         estimator = self._estimator(estimator)
         steps = num_inference_steps or self.config.num_inference_steps
         clock = _Clock({} if seconds is None else seconds, device)
+        with clock("text"):
+            texts = self._texts(prompt, len(plan))
+            away = self._texts(negative_prompt, 1)[0] if guidance_scale != 1.0 else None
         on_step = callback_on_step_end and (
             lambda i, t, x: callback_on_step_end(self, i, t, {"latents": x}).get("latents")
         )
@@ -262,7 +287,7 @@ class MiragePipeline(DiffusionPipeline):
         yield store, None
 
         generated, seen, seen_depth, seen_at = first, first, first_depth, cameras[0]
-        for chunk in plan:
+        for chunk, text in zip(plan, texts, strict=True):
             targets = cameras[chunk.latent_frames]
             with clock("read"):
                 known = store.read(targets)
@@ -280,8 +305,11 @@ class MiragePipeline(DiffusionPipeline):
                         preceding=preceding if len(preceding) else None,
                         reference=seen[chosen] if len(chosen) else None,
                         first=first,
+                        context=text,
                     ),
                     steps=steps,
+                    negative_context=away,
+                    guidance_scale=guidance_scale,
                     generator=generator,
                     callback=on_step,
                 )
@@ -308,6 +336,20 @@ class MiragePipeline(DiffusionPipeline):
                     update=update,
                 ),
             )
+
+    def _texts(self, prompt: str | Sequence[str] | None, chunks: int) -> list[Float[Tensor, "l d"] | None]:
+        """Embedded text of each chunk; None for a model without text."""
+        dim = self.transformer.config.text_dim
+        if not prompt:
+            empty = null_context(1, dim)
+            return [None if empty is None else empty[0].to(self._execution_device, self.transformer.dtype)] * chunks
+        if not dim:
+            raise ValueError(f"prompt must be left out, because this model reads no text, got {prompt!r}")
+        if self.text_encoder is None or self.tokenizer is None:
+            raise ValueError("prompt needs a text_encoder and a tokenizer, but this pipeline was loaded without them")
+        given = [prompt] if isinstance(prompt, str) else list(prompt)[:chunks]
+        embedded = list(encode_prompts(self.tokenizer, self.text_encoder, given))
+        return embedded + embedded[-1:] * (chunks - len(embedded))
 
     def _first_depth(
         self, depth: Tensor | None, estimator: DepthEstimator, image: Tensor, latents: Tensor, camera: Cameras
