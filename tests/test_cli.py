@@ -175,6 +175,8 @@ MISTAKES = {
     "depth missing": (["--depth", "none.png"], "depth not found"),
     "depth is a picture": (["--depth", "{photo}"], "one number per pixel"),
     "unwritable": (["--out", "{photo}/out"], "cannot write the results"),
+    "long name of results": (["--out", "x" * 300], "cannot write the results to xxx"),
+    "long name of an image": (["{images}/" + "x" * 300], "xxx: file name too long"),
 }
 
 
@@ -282,6 +284,15 @@ def test_interruption_leaves_nothing(mirage, photo, tmp_path, number):
     code, _, err = mirage("generate", photo, "--path", "dolly", "--frames", 401, "--out", tmp_path / "out")
     assert code == 130 and "interrupted, nothing was written" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_early_interruption_says_what_is_left(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mirage.cli._parser", interrupt)
+    assert main([]) == 130
+    assert capsys.readouterr().err == "\nmirage: interrupted, nothing was written\n"
 
 
 def test_an_older_result_survives_a_failure(mirage, photo, tmp_path):

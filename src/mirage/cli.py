@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a mistake of the user, 130 after an interruption.
     """
-    arguments = argparse.Namespace(words=sys.argv[1:] if argv is None else list(argv), verbose=False, left="")
+    arguments = argparse.Namespace(words=sys.argv[1:] if argv is None else list(argv), verbose=False)
+    arguments.left = "nothing was written"
     try:
         arguments = _parser().parse_args(arguments.words, arguments)
         _prepare_logging(arguments.verbose)
@@ -49,13 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if arguments.verbose:
             log.exception("here:")
-        print(f"mirage: error: {' '.join(str(error).split())}", file=sys.stderr)
+        known = isinstance(error, OSError) and error.strerror and error.filename
+        said = f"{error.filename}: {error.strerror.lower()}" if known else str(error)
+        print(f"mirage: error: {' '.join(said.split())}", file=sys.stderr)
         return 2
 
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
-    with results(arguments.out) as aside:
+    files = ("video.mp4", "contact.jpg", "report.json")
+    with results(arguments.out, *files) as aside:
         _check_picture(arguments.image)
         import torch
 
@@ -104,12 +108,13 @@ def generate(arguments: argparse.Namespace) -> None:
         f"known before it was imagined: {sum(output.coverage) / len(output.coverage):.0%} on average, "
         f"{min(output.coverage):.0%} at least; memory {output.memory_bytes[-1] / 1024:.0f} KiB"
     )
-    _print_files(arguments.out, "video.mp4", "contact.jpg", "report.json")
+    _print_files(arguments.out, *files)
 
 
 def preview(arguments: argparse.Namespace) -> None:
     """What the memory will know along a path."""
-    with results(arguments.out) as aside:
+    files = ("preview.mp4", "preview.jpg")
+    with results(arguments.out, *files) as aside:
         _check_picture(arguments.image)
         from mirage.pipeline import MiragePipeline
         from mirage.preview import RULE
@@ -134,12 +139,15 @@ def preview(arguments: argparse.Namespace) -> None:
         print("the depth is known: --scale is 1 if the path is in the same unit")
     else:
         print(f"suggested --scale {scale * scene.factor:.2g} ({RULE})")
-    _print_files(arguments.out, "preview.mp4", "preview.jpg")
+    _print_files(arguments.out, *files)
 
 
 def demo(arguments: argparse.Namespace) -> None:
     """A walk there and back, with and without memory."""
-    with results(arguments.out) as aside:
+    files = ("demo.mp4", "walk.jpg", "return.png", "report.json")
+    with results(arguments.out, *files) as aside:
+        if arguments.image:
+            _check_picture(arguments.image)
         from mirage.demo import WITH, there_and_back
         from mirage.inputs import Inputs
         from mirage.pipeline import MiragePipeline
@@ -174,7 +182,7 @@ def demo(arguments: argparse.Namespace) -> None:
         print(f"  {value:5.1f} dB  {title}")
     print()
     _print_speed(walk.seconds, len(walk.frames), done.seconds[WITH])
-    _print_files(arguments.out, "demo.mp4", "walk.jpg", "return.png", "report.json")
+    _print_files(arguments.out, *files)
 
 
 def evaluate_closed_loop(arguments: argparse.Namespace) -> None:

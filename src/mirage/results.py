@@ -3,24 +3,25 @@
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def results(folder: str | Path) -> Iterator[Path]:
+def results(folder: str | Path, *names: str) -> Iterator[Path]:
     """Files that appear in a folder together, when all of them are whole.
 
     That the place can be written is known before the block begins. If it fails or is interrupted nothing has changed.
 
     Args:
         folder: Where the files go; made, with its parents, if it is missing.
+        names: What they will be called; a folder of such a name is refused before the block begins.
 
     Yields:
         An empty folder to write them into, on the same disk.
 
     Raises:
-        OSError: In one sentence, if the place cannot be written.
+        OSError: In one sentence, if the place cannot be written. Errors of the block that are about other files pass.
 
     Example:
         >>> import tempfile
@@ -31,23 +32,56 @@ def results(folder: str | Path) -> Iterator[Path]:
         ['new', 'a.txt']
     """
     folder = Path(folder)
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    aside = place / f".mirage-{secrets.token_hex(4)}"
+    with ExitStack() as cleanup:
+        with _said_of(folder):
+            place = folder.absolute()
+            while not place.exists():
+                place = place.parent
+            if not place.is_dir():
+                raise NotADirectoryError(20, f"{place} is a file")
+            for name in names:
+                _refuse_folder(folder / name)
+            aside = place / f".mirage-{secrets.token_hex(4)}"
+            cleanup.callback(shutil.rmtree, aside, ignore_errors=True)
+            (aside / "older").mkdir(parents=True)
+            (aside / "new").mkdir()
+            for part in folder.absolute().relative_to(place).parts:  # the disk says what it thinks of such a name
+                (aside / "older" / part).mkdir(exist_ok=True)
+            (aside / "probe").write_bytes(bytes(1 << 12))
+        with _said_of(folder, only=aside.name):
+            yield aside / "new"
+        with _said_of(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _move(aside / "new", folder, aside / "older")
+
+
+def _move(new: Path, folder: Path, older: Path) -> None:
+    """Give files their place; if one of them cannot have it, or at an interruption, all is as it was."""
+    with ExitStack() as undo:
+        for file in sorted(new.iterdir()):
+            target, kept = folder / file.name, older / file.name
+            _refuse_folder(target)
+            if target.exists():
+                target.replace(kept)
+                undo.callback(kept.replace, target)
+            undo.callback(target.unlink, missing_ok=True)
+            file.replace(target)
+        undo.pop_all()
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(21, f"{path} is a folder")
+
+
+@contextmanager
+def _said_of(folder: Path, only: str = "") -> Iterator[None]:
+    """Errors of a disk as one sentence; those that do not speak of `only` pass."""
     try:
-        if not place.is_dir():
-            raise NotADirectoryError(20, f"{place} is a file")
-        aside.mkdir()
-        (aside / "probe").write_bytes(bytes(1 << 12))
-        (aside / "probe").unlink()
-        yield aside
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(aside.iterdir()):
-            file.replace(folder / file.name)
+        yield
     except OSError as error:
+        if only not in str(error):
+            raise
         cause = error.__cause__ or error
         reason = getattr(cause, "strerror", None) or str(error)
         raise OSError(f"cannot write the results to {folder}: {reason[:1].lower()}{reason[1:]}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
