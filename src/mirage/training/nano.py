@@ -49,10 +49,10 @@ class NanoRecipe:
         stop_after: Seconds after which a stage saves and the command returns, to be resumed.
     """
 
-    shards: int = 110
+    shards: int = 156
     autoencoder_steps: int = 4000
-    denoiser_steps: int = 3800
-    depth_steps: int = 2500
+    denoiser_steps: int = 4600
+    depth_steps: int = 7000
     heads: int = 4
     layers: int = 6
     batch: int = 1
