@@ -52,3 +52,17 @@ def test_depth_files(tmp_path):
 def test_depths_are_never_blended():
     depth = torch.tensor([[0.0, 3.0, 3.0, 9.0, 9.0], [0.0, 3.0, 9.0, 9.0, 0.0]])
     assert set(fit_depth(depth, 3, 7).unique().tolist()) <= {0.0, 3.0, 9.0}
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "LA", "1"])
+def test_colours_are_no_depth(tmp_path, mode):
+    Image.new("RGB", (6, 4), "red").convert(mode).save(tmp_path / "depth.png")
+    with pytest.raises(ValueError, match="one number per pixel"):
+        read_depth(tmp_path / "depth.png")
+
+
+@pytest.mark.parametrize("value", [1e30, 1e-30])
+def test_depth_of_another_unit_is_refused(tmp_path, value):
+    np.save(tmp_path / "depth.npy", np.full((2, 3), value))
+    with pytest.raises(ValueError, match="give the depth_scale"):
+        read_depth(tmp_path / "depth.npy")

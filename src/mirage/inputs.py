@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras, cover
 from mirage.camera.path import LEGS, build_path
 from mirage.camera.trajectory import Trajectory
-from mirage.chunks import nearest_frames
+from mirage.chunks import nearest_frames, plan_chunks
 from mirage.video.io import fit_image, read_image
 
 FOV = math.radians(60)  # of a photograph of which nothing is known
 FRAMES = 65
+VIEWS = (math.radians(5), math.radians(160))  # fields of view that a picture can have
+FARTHEST = 1e5  # world units
 LENS = ("fx", "fy", "cx", "cy")
 
 
@@ -103,6 +105,7 @@ class Inputs:
             if whole < len(cameras):
                 notes.append(f"the first {whole} of {len(cameras)} poses: a video has 1 + n * {temporal_stride} frames")
             cameras = cameras[:whole]
+        plan_chunks(len(cameras), 1 + temporal_stride, temporal_stride)  # refuses what is no video
         if (box.height, box.width) != (height, width):
             notes.append(f"picture of {width} x {height} cut to {box.width} x {box.height} pixels in its middle")
         return cls(
@@ -150,20 +153,22 @@ def read_depth(path: str | Path, depth_scale: float = 1.0) -> Float32[np.ndarray
         ValueError: If the file is missing, no depth map, or holds negative or infinite depth or none at all.
     """
     path = Path(path)
-    if not 0 < depth_scale < math.inf:
-        raise ValueError(f"depth_scale must be positive and finite, got {depth_scale}")
+    if not 1e-6 <= depth_scale <= 1e6:
+        raise ValueError(f"depth_scale must be from 1e-06 to 1e+06, got {depth_scale:g}")
     if not path.is_file():
         raise ValueError(f"depth not found: {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    kind = "F"
     try:
         if path.suffix == ".npy":
             depth = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as image:
-                depth = np.asarray(image)
-    except (OSError, ValueError, EOFError, SyntaxError, UnidentifiedImageError) as error:
+                kind, depth = image.mode, np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"depth cannot be read: {path} is damaged or no PNG or npy file ({error})") from error
-    if depth.ndim != 2 or depth.dtype.kind not in "iuf":
-        raise ValueError(f"depth must be one number per pixel, {path} holds {depth.dtype} {depth.shape}")
+    if depth.ndim != 2 or depth.dtype.kind not in "iuf" or kind == "P":
+        held = "colours of a palette" if kind == "P" else f"{depth.dtype} {depth.shape}"
+        raise ValueError(f"depth must be one number per pixel, {path} holds {held}")
     depth = depth.astype(np.float32) / np.float32(depth_scale)
     if not np.isfinite(depth).all():
         raise ValueError(f"depth must be finite, {path} holds NaN or infinity: write 0 where it is unknown")
@@ -171,6 +176,11 @@ def read_depth(path: str | Path, depth_scale: float = 1.0) -> Float32[np.ndarray
         raise ValueError(f"depth must not be negative, {path} holds {depth.min():.3g}: write 0 where it is unknown")
     if not (depth > 0).any():
         raise ValueError(f"depth must be known somewhere, {path} is 0 everywhere")
+    if not 1 / FARTHEST <= depth.max() <= FARTHEST:
+        raise ValueError(
+            f"depth must be at most {FARTHEST:g} world units and somewhere more than {1 / FARTHEST:g}, {path} goes to "
+            f"{depth.max():.3g}: give the depth_scale of its numbers"
+        )
     return depth
 
 
@@ -196,6 +206,9 @@ def fit_depth(depth: Float32[Tensor, "h w"], height: int, width: int) -> Float32
 
 def _lens(height: int, width: int, fov: float | None, intrinsics: tuple[float, float, float, float] | None) -> Cameras:
     """The camera of the picture at its own size."""
+    if fov is not None and not VIEWS[0] <= fov <= VIEWS[1]:
+        least, most = map(math.degrees, VIEWS)
+        raise ValueError(f"fov must be {least:g} to {most:g} degrees, got {math.degrees(fov):g}")
     if intrinsics is None:
         return Cameras.from_fov(FOV if fov is None else fov, height, width)
     if fov is not None:
@@ -205,6 +218,13 @@ def _lens(height: int, width: int, fov: float | None, intrinsics: tuple[float, f
         raise ValueError(
             f"intrinsics must be {', '.join(LENS)} in pixels of the image of {width} x {height}: focal lengths "
             f"positive, principal point inside, got {intrinsics}"
+        )
+    view = 2 * math.atan(max(width / fx, height / fy) / 2)
+    if not VIEWS[0] <= view <= VIEWS[1]:
+        least, most = map(math.degrees, VIEWS)
+        raise ValueError(
+            f"intrinsics must be {', '.join(LENS)} in pixels of the image of {width} x {height}: focal lengths for a "
+            f"view of {least:g} to {most:g} degrees, got {fx:g} and {fy:g} for {math.degrees(view):.3g}"
         )
     k = torch.tensor([[[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]])
     return Cameras(k, torch.eye(4)[None], height, width)

@@ -157,6 +157,11 @@ def test_fold_uses_neighbours_and_every_pose(frames, legs):
         ("still:speed=1", "still without options"),
         ("there-and-back:nowhere", "did not understand 'nowhere'"),
         ("missing/w2c.txt", "no camera path at missing/w2c.txt"),
+        ("orbit:radius=0", "radius must be positive"),
+        ("random-walk:seed=-1", "seed must be from 0"),
+        ("dolly:distance=1e30", "at most 100000 units long"),
+        ("there-and-back:forward 99999999", "at most 100000 units long"),
+        ("left 99999999999999999999999999999deg", "at most 100000 units long"),
     ],
 )
 def test_errors_say_what_is_accepted(words, message):

@@ -16,9 +16,10 @@ from torch import Tensor
 from mirage.camera.cameras import Cameras
 from mirage.camera.files import load_trajectory
 from mirage.camera.rigid import compose, invert, look_at, screw
-from mirage.camera.trajectory import Trajectory, resample
+from mirage.camera.trajectory import Trajectory, measure_motion, resample
 
 TURN_COST = math.radians(30)  # a turn of this much takes as many frames as a move of one unit
+LONGEST = 1e5  # world units; beyond it float32 has no centimetres left
 RAMP = 0.25  # share of a move in which it gathers speed, and loses it
 COMMANDS = (
     'moves "forward 2", "back 2", "left 1", "right 1", "up 1", "down 1" (units); '
@@ -56,7 +57,7 @@ def build_path(
 
     Raises:
         ValueError: If the words are not understood, `frames` is missing or less than 1, `scale` is not positive and
-            finite, or `camera` is not one camera.
+            finite, `camera` is not one camera, or the path is endless.
     """
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be positive and finite, got {scale}")
@@ -93,12 +94,13 @@ def build_path(
     if re.search(r"[/\\]|\.(txt|json|npz)$", spec):
         raise ValueError(f"no camera path at {spec}: no such file or folder")
     try:
-        return _made(walk(spec, camera, frames, scale=scale), spec, "command", "relative to the camera")
+        cameras = walk(spec, camera, frames, scale=scale)
     except ValueError as error:
         raise ValueError(
             f"{error}. A path is a preset ({', '.join([*PRESETS, *LEGS])}; options as in orbit:radius=2,degrees=30), "
             f"a file, or a command: {COMMANDS}"
         ) from error
+    return _made(cameras, spec, "command", "relative to the camera")
 
 
 def still(camera: Cameras, frames: int, *, scale: float = 1.0) -> Cameras:
@@ -127,7 +129,12 @@ def orbit(camera: Cameras, frames: int, *, scale: float = 1.0, radius: float = 2
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: If the radius is not positive.
     """
+    if not radius > 0:
+        raise ValueError(f"orbit: radius must be positive, got {radius:g}; negative degrees go to the left")
     angle = math.radians(degrees)
     return _moves(camera, frames, scale, [(_vector(x=radius * angle), _vector(y=-angle))])
 
@@ -233,7 +240,12 @@ def random_walk(
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: If the seed is negative or has more than 63 bits.
     """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"random-walk: seed must be from 0 to {2**63 - 1}, got {seed}")
     generator = torch.Generator().manual_seed(seed)
     fine = torch.linspace(0, 1, 2049, dtype=torch.float64)[:, None]
     phase = 2 * math.pi * torch.rand(2, 4, generator=generator, dtype=torch.float64)
@@ -455,6 +467,12 @@ def _made(
     notes: Sequence[str] = (),
     file_from_world: Tensor | None = None,
 ) -> Trajectory:
+    length = measure_motion(cameras).length
+    if not length <= LONGEST:
+        raise ValueError(
+            f"a path must be at most {LONGEST:g} units long, {source} has {length:.3g}: make its distances or angles "
+            "smaller, or the scale"
+        )
     return Trajectory(
         cameras=cameras,
         source=source,
