@@ -215,7 +215,7 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
         chunk_frames=4 * (CHUNK - 1) + 1,
         reference_frames=REFERENCES,
         num_inference_steps=1,
-        size=(128, 128),
+        size=(192, 192),  # trained at 128 x 128; a finer grid of cells shows more
     )
     pipeline.save_pretrained(folder / "nano")
     write_image(folder / "curves.png", _curves(folder))
