@@ -1,6 +1,6 @@
 # `make demo` shows the method, `make test` checks it; both install what they need into .venv first.
 #
-# On Linux the default wheels of torch bring CUDA along (2.5 GB). Without a GPU, point PIP_EXTRA_INDEX_URL at
+# On Linux the default wheels of torch bring CUDA along (2 GB). Without a GPU, point PIP_EXTRA_INDEX_URL at
 # PyTorch's index of CPU wheels before the first `make`: the pinned version is the same.
 
 PYTHON ?= python3
