@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
 
@@ -139,6 +140,22 @@ def test_demo_shows_the_return_and_its_controls(mirage, photo, tmp_path):
     assert len(json.loads((tmp_path / "out" / "report.json").read_text())["return_psnr"]) == 4
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_demo_refuses_a_path_that_does_not_return(mirage, photo, tmp_path):
+    done = mirage("demo", "--image", photo, "--path", "forward 1", "--frames", 17, "--out", tmp_path / "out")
+    assert_refused(done, "path must end where it began, 'forward 1' does not")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["cv2", "matplotlib", "skimage"])
+def test_evaluation_without_its_packages_says_what_to_install(capsys, monkeypatch, tmp_path, package):
+    for name in [n for n in sys.modules if n.startswith(("mirage.evaluation", f"{package}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    code = main(["evaluate", "closed-loop", "--out", str(tmp_path / "out")])
+    assert_refused((code, *capsys.readouterr()), f"needs {package}: pip install 'mirage-world[evaluate]'")
+
+
 def test_help_names_every_kind_of_path():
     assert [name for name in [*PRESETS, *LEGS] if name not in PATH_HELP] == []
 
@@ -159,14 +176,25 @@ MISTAKES = {
     "one pixel": (["{images}/one.png"], "at least 16 x 16"),
     "unknown model": (["--model", "none-such"], "model must be nano"),
     "wrong frames": (["--frames", "64"], "use 61 or 65"),
-    "no frames": (["--frames", "0"], "whole number from 1 on"),
+    "no frames": (["--frames", "0"], "whole number from 1 to 10001"),
+    "one frame": (["--frames", "1"], "use 5"),
+    "endless frames": (["--frames", "100000000000"], "whole number from 1 to 10001"),
+    "frames per second": (["--fps", "100000000000"], "whole number from 1 to 240"),
+    "huge seed": (["--seed", "99999999999999999999"], "whole number from 0 to 9223372036854775807"),
+    "negative seed": (["--seed", "-1"], "whole number from 0 to 9223372036854775807"),
+    "absurd size": (["--size", "1600000x1600000"], "at most 4096 each"),
     "wrong size": (["--size", "30x48"], "multiples of 16"),
     "size in words": (["--size", "large"], "128x192"),
     "no path": (["--path", "sideways fast"], "A path is a preset"),
     "no path file": (["--path", "none/w2c.txt"], "no such file"),
     "wrong option": (["--path", "orbit:radios=2"], "is not an option"),
-    "wrong scale": (["--scale", "-1"], "positive number or auto"),
-    "wrong fov": (["--fov", "200"], "fov must be"),
+    "wrong scale": (["--scale", "-1"], "number from 0.0001 to 10000 or auto"),
+    "tiny scale": (["--scale", "1e-300"], "number from 0.0001 to 10000 or auto"),
+    "wrong fov": (["--fov", "200"], "number from 5 to 160"),
+    "tiny fov": (["--fov", "0.001"], "number from 5 to 160"),
+    "endless path": (["--path", "dolly:distance=1e30"], "at most 100000 units long"),
+    "no radius": (["--path", "orbit:radius=0"], "radius must be positive"),
+    "focal length": (["--intrinsics", "1e9,1e9,45,30"], "view of 5 to 160 degrees"),
     "intrinsics outside": (["--intrinsics", "50,50,500,30"], "principal point inside"),
     "unknown device": (["--device", "abacus"], "device abacus"),
     "unknown memory": (["--memory", "good"], "invalid choice"),

@@ -58,9 +58,12 @@ def test_python_of_the_readme(place, photo):
 
 
 def test_commands_of_the_pages_are_understood():
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
-    lines = [line for page in pages for line in page.read_text().splitlines() if line.startswith("mirage ")]
-    assert len(lines) > 5
+    """Lines of code blocks, and all that stands in backticks and has options."""
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    lines = re.findall(r"^ *(mirage .*)$", text, re.M)
+    lines += re.findall(r"`(?:timeout \d+ )?(mirage [^`\n]* --[^`]*)`", text)
+    assert len(lines) > 9
     for line in lines:
         assert _parser().parse_args(shlex.split(line, comments=True)[1:]).run
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +23,7 @@ PATH_HELP = (
     'orbit:radius=2,degrees=30), a text command as in "forward 2, left 30deg, back 2", a camera file or its folder '
     "(Spatia, RealEstate10K, nerfstudio, RGB-D), or there-and-back: or a-b-a-b: before any of these"
 )
+LARGEST = 4096  # pixels along a side of a video
 DEMO = ("garden", "there-and-back:forward 0.8 and right 25deg")
 log = logging.getLogger("mirage")
 
@@ -187,8 +188,13 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
     """The table of the closed loop."""
-    from mirage.evaluation.closed_loop import ClosedLoop, evaluate
-    from mirage.evaluation.report import format_table
+    try:
+        from mirage.evaluation.closed_loop import ClosedLoop, evaluate
+        from mirage.evaluation.report import format_table
+    except ModuleNotFoundError as error:
+        if error.name not in ("cv2", "matplotlib", "skimage"):
+            raise
+        raise ValueError(f"evaluation needs {error.name}: pip install 'mirage-world[evaluate]'") from error
 
     config = ClosedLoop(
         model=arguments.model,
@@ -252,13 +258,13 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "preview", preview, "show in seconds what the memory will know along a path")
     _add_inputs(one)
     one.add_argument("--out", default="preview", metavar="DIR", help="folder for preview.mp4 and preview.jpg")
-    one.add_argument("--fps", type=_positive, default=16, metavar="N", help="frames per second (16)")
+    one.add_argument("--fps", type=_fps, default=16, metavar="N", help="frames per second (16)")
 
     one = _command(commands, "demo", demo, "walk there and back, with and without memory side by side")
     one.add_argument("--out", default="demo", metavar="DIR", help="folder for the video and its pictures")
     one.add_argument("--image", metavar="FILE", help="another picture than the bundled one")
     one.add_argument("--path", default=DEMO[1], metavar="WORDS", help=f"another path than {DEMO[1]!r}")
-    one.add_argument("--frames", type=_positive, default=65, metavar="N", help="1 + a multiple of 4 (65)")
+    one.add_argument("--frames", type=_frames, default=65, metavar="N", help="1 + a multiple of 4 (65)")
     _add_model(one)
     _add_sampling(one)
 
@@ -269,13 +275,15 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(left="what was measured is kept, the same command goes on")
     one.add_argument("--out", required=True, metavar="DIR", help="folder of the results, resumed if it holds some")
     one.add_argument("--worlds", type=_positive, default=100, metavar="N", help="number of held-out worlds (100)")
-    one.add_argument("--first-seed", type=int, default=1_000_000, metavar="N", help="seed of the first world (1000000)")
+    one.add_argument(
+        "--first-seed", type=_seed, default=1_000_000, metavar="N", help="seed of the first world (1000000)"
+    )
     rows = ("latent", "latent-nearest", "colour", "none")
     one.add_argument("--rows", nargs="+", default=rows, choices=rows, help="kinds of memory (all)")
-    one.add_argument("--frames", type=_positive, default=65, metavar="N", help="1 + a multiple of 16 (65)")
+    one.add_argument("--frames", type=_frames, default=65, metavar="N", help="1 + a multiple of 16 (65)")
     one.add_argument("--steps", type=_positive, metavar="N", help="calls of the denoiser per chunk")
     one.add_argument("--depth", choices=("known", "head"), default="known", help="depth of the input picture (known)")
-    one.add_argument("--sheets", type=int, default=4, metavar="N", help="worlds that are shown as pictures (4)")
+    one.add_argument("--sheets", type=_whole(0), default=4, metavar="N", help="worlds that are shown as pictures (4)")
     one.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="worlds at a time")
     _add_model(one)
 
@@ -284,9 +292,12 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(left="the same command goes on from the last checkpoint")
     one.add_argument("--out", required=True, metavar="DIR", help="folder of clips, checkpoints, curves and the model")
     one.add_argument("--stage", action="append", metavar="NAME", help="only this stage; may be repeated")
-    one.add_argument("--minutes", type=float, metavar="N", help="stop each stage after so long, to be resumed")
+    one.add_argument(
+        "--minutes", type=_number(0.0, 1e6), metavar="N", help="stop each stage after so long, to be resumed"
+    )
     for name, about in _RECIPE.items():
-        one.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=about)
+        kind = _seed if name == "seed" else _positive
+        one.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=about)
     _add_device(one)
     return parser
 
@@ -301,11 +312,11 @@ def _command(commands: argparse._SubParsersAction, name: str, run: object, about
 def _add_inputs(one: argparse.ArgumentParser) -> None:
     one.add_argument("image", metavar="IMAGE", help="the picture to start from")
     one.add_argument("--path", required=True, metavar="WORDS", help=PATH_HELP)
-    one.add_argument("--frames", type=_positive, metavar="N", help="1 + a multiple of 4 (all of a camera file, or 65)")
+    one.add_argument("--frames", type=_frames, metavar="N", help="1 + a multiple of 4 (all of a camera file, or 65)")
     one.add_argument("--size", type=_size, metavar="HxW", help="of the video in pixels (suits model and picture)")
     one.add_argument(
         "--fov",
-        type=float,
+        type=_number(5.0, 160.0),
         metavar="DEG",
         help="field of view across the longer side, in place of the camera file's (that of the file, or 60)",
     )
@@ -314,14 +325,18 @@ def _add_inputs(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument(
         "--scale",
-        type=_scale,
+        type=_number(1e-4, 1e4, also="auto"),
         default=1.0,
         metavar="X",
         help="factor on all distances, or auto (1)",
     )
     one.add_argument("--depth", metavar="FILE", help="known z-depth of the picture, PNG or npy, 0 = unknown")
     one.add_argument(
-        "--depth-scale", type=float, default=1.0, metavar="X", help="what 1 unit is in that file: 1000 for millimetres"
+        "--depth-scale",
+        type=_number(1e-6, 1e6),
+        default=1.0,
+        metavar="X",
+        help="what 1 unit is in that file: 1000 for millimetres",
     )
     _add_model(one)
 
@@ -337,33 +352,52 @@ def _add_device(one: argparse.ArgumentParser) -> None:
 
 def _add_sampling(one: argparse.ArgumentParser) -> None:
     one.add_argument("--steps", type=_positive, metavar="N", help="calls of the denoiser per chunk (the model's own)")
-    one.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
-    one.add_argument("--fps", type=_positive, default=16, metavar="N", help="frames per second (16)")
+    one.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the noise (0)")
+    one.add_argument("--fps", type=_fps, default=16, metavar="N", help="frames per second (16)")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
-    return int(text)
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that is a whole number."""
+
+    def read(text: str) -> int:
+        number = int(text) if text.isdecimal() and len(text) < 20 else -1
+        if number < least or (most is not None and number > most):
+            end = "on" if most is None else f"to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} {end}, got {text}")
+        return number
+
+    return read
+
+
+_positive, _frames, _fps, _seed = _whole(1), _whole(1, 10_001), _whole(1, 240), _whole(0, 2**63 - 1)
+
+
+def _number(least: float, most: float, also: str = "") -> Callable[[str], float | str]:
+    """The type of an argument that is a number, or one word."""
+
+    def read(text: str) -> float | str:
+        if also and text == also:
+            return text
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            word = f" or {also}" if also else ""
+            raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}{word}, got {text}")
+        return number
+
+    return read
 
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be height x width in pixels as in 128x192, got {text}")
+    good = all(side.isdecimal() and len(side) < 9 and 1 <= int(side) <= LARGEST for side in (height, width))
+    if not good:
+        raise argparse.ArgumentTypeError(
+            f"must be height x width in pixels as in 128x192, at most {LARGEST} each, got {text}"
+        )
     return int(height), int(width)
-
-
-def _scale(text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = math.nan
-    if not 0 < scale < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number or auto, got {text}")
-    return scale
 
 
 def _four(text: str) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from mirage.inputs import Inputs
 from mirage.pipeline import MirageOutput, MiragePipeline
 from mirage.preview import Preview, preview
-from mirage.report import psnr
+from mirage.report import psnr, returns
 from mirage.video.io import tensor_to_images
 from mirage.video.picture import contact_sheet, return_panel, side_by_side
 
@@ -58,7 +58,14 @@ def there_and_back(
 
     Returns:
         The walks and what came of them.
+
+    Raises:
+        ValueError: If the path ends elsewhere.
     """
+    if not returns(inputs.path):
+        raise ValueError(
+            f"path must end where it began, {inputs.path.source!r} does not: put there-and-back: before it"
+        )
     walks, seconds = {}, {}
     for title, memory in ((WITH, "latent"), (WITHOUT, "none")):
         tell(title)
