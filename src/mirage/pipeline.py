@@ -205,11 +205,10 @@ class MiragePipeline(DiffusionPipeline):
         )
         with self.progress_bar(total=len(cameras) - 1) as bar:
             for store, result in loop:
+                sizes.append(store.nbytes)
                 if result is None:
-                    sizes.append(store.nbytes)
                     continue
                 video.append(result.frames)
-                sizes.append(store.nbytes)
                 updates.append(result.update)
                 coverage += result.known.visible.float().mean((1, 2)).tolist()[result.chunk.shared :]
                 bar.update(len(result.chunk) - 1)
