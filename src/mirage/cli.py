@@ -192,9 +192,10 @@ def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
         from mirage.evaluation.closed_loop import ClosedLoop, evaluate
         from mirage.evaluation.report import format_table
     except ModuleNotFoundError as error:
-        if error.name not in ("cv2", "matplotlib", "skimage"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("cv2", "matplotlib", "skimage"):
             raise
-        raise ValueError(f"evaluation needs {error.name}: pip install 'mirage-world[evaluate]'") from error
+        raise ValueError(f"evaluation needs {package}: pip install 'mirage-world[evaluate]'") from error
 
     config = ClosedLoop(
         model=arguments.model,
