@@ -246,3 +246,9 @@ def test_missing_parts_are_named(wan, pipeline, image):
         wan(image, cameras())
     with pytest.raises(ValueError, match="prompt must be left out"):
         pipeline(image, cameras(), "a red room")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere", "a/b/c", "../x"])
+def test_what_is_no_model_is_refused_before_any_network(name):
+    with pytest.raises(ValueError, match=r"model must be nano, a folder or OWNER/NAME on the hub, got"):
+        MiragePipeline.from_pretrained(name)

@@ -1,6 +1,7 @@
 """The whole method on one screen: read what is known, imagine the rest, show it, keep it."""
 
 import contextlib
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -136,14 +137,16 @@ class MiragePipeline(DiffusionPipeline):
             ValueError: If there is no such model, or its weights are damaged.
         """
         folder = EMBEDDED.get(str(name), Path(name))
-        if not folder.is_dir() and str(name).count("/") != 1:
+        on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) is not None
+        if not folder.is_dir() and not on_hub:
             raise ValueError(f"model must be {', '.join(EMBEDDED)}, a folder or OWNER/NAME on the hub, got {name}")
         if folder.is_dir() and not (folder / "model_index.json").is_file():
             raise ValueError(f"model must be a folder with a model_index.json, got {folder}")
         try:
             return super().from_pretrained(str(folder), **options)
         except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
-            raise ValueError(f"model {name} cannot be loaded: {error}") from error
+            hint = "" if folder.is_dir() else "; without a network, give a folder that holds the model"
+            raise ValueError(f"model {name} cannot be loaded: {error}{hint}") from error
 
     @torch.no_grad()
     def __call__(

@@ -1,1 +1,1 @@
-"""TODO"""
+"""How far things are: depth estimators, lifting into space, alignment of scale."""
