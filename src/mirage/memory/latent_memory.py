@@ -1,27 +1,23 @@
 """The latent memory: latents of views as patches in space, read by forward depth and backward gather."""
 
-import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, no_type_check
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import LiftedViews, lift
 from mirage.kernels import ops
+from mirage.memory.files import load_surfels, save_surfels
 from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
 from mirage.memory.merge import merge
 from mirage.memory.store import Surfels
 
 Read = Literal["gather", "nearest", "nearest-corner"]
 READS = ("gather", "nearest", "nearest-corner")
-FORMAT, VERSION = "mirage-latent-memory", 1
 
 
 class LatentMemory(Memory):
@@ -231,47 +227,56 @@ class LatentMemory(Memory):
         """Write the memory to one safetensors file, in place of an old one only when complete.
 
         Args:
-            path: The file.
+            path: The file; its folder is made if it is missing.
+
+        Raises:
+            OSError: In one sentence, if the file cannot be written; an older one is then unchanged.
         """
-        path = Path(path)
-        about = {"format": FORMAT, "version": VERSION, "stride": self.stride, "read": self._read}
-        about |= {"budget_bytes": self.budget_bytes, "next_name": self._next_name}
-        partial = path.with_name(path.name + ".partial")
-        tensors = {key: t.contiguous() for key, t in self.surfels.tensors.items()}
-        try:
-            save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        settings = {"stride": self.stride, "read": self._read, "budget_bytes": self.budget_bytes}
+        save_surfels(self.surfels, path, settings | {"next_name": self._next_name})
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: torch.device | str = "cpu") -> "LatentMemory":
-        """Read a memory that `save` wrote.
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        stride: int | None = None,
+        channels: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "LatentMemory":
+        """Read a memory that `save` wrote. On the CPU its tensors are pages of the file, loaded when they are touched.
 
         Args:
             path: The file.
+            stride: The stride that it must have, that of the codec in use; any if None.
+            channels: The channels that it must have; any if None.
             device: Where the memory shall live.
 
         Returns:
             The memory, equal to the one that was saved.
 
         Raises:
-            ValueError: If the file is not a memory of this version, or is damaged.
+            ValueError: If the file is not a memory of this version, is damaged, or is of another stride or channels.
         """
-        try:
-            with safe_open(str(path), "pt", device=str(device)) as file:
-                about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise ValueError(f"path: {path} is not a readable safetensors file: {error}") from None
-        if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+        surfels, settings = load_surfels(path)
+        whole = lambda key, least: type(settings.get(key)) is int and settings[key] >= least
+        least = int(surfels.name.max()) + 1 if len(surfels.name) else 0
+        if (
+            set(settings) != {"stride", "read", "budget_bytes", "next_name"}
+            or not (whole("stride", 1) and whole("next_name", least) and settings["read"] in READS)
+            or not (settings["budget_bytes"] is None or whole("budget_bytes", 0))
+        ):
+            raise ValueError(f"path: {path} has settings that no memory has: {settings}")
+        holds = (settings["stride"], surfels.features.shape[1])
+        if stride not in (None, holds[0]) or channels not in (None, holds[1]):
+            wanted = (stride or holds[0], channels or holds[1])
             raise ValueError(
-                f"path: {path} must hold a {FORMAT} of version {VERSION}, got {about.get('format')} "
-                f"{about.get('version')}"
+                f"path: {path} holds a memory of stride {holds[0]} and {holds[1]} channels, but stride {wanted[0]} and "
+                f"{wanted[1]} channels are asked for: use the model that it was made with"
             )
-        surfels = _checked(tensors, path)
-        memory = cls(surfels, about["stride"], read=about["read"], budget_bytes=about["budget_bytes"])
-        memory._next_name = about["next_name"]
+        surfels = Surfels(**{key: tensor.to(device) for key, tensor in surfels.tensors.items()})
+        memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"])
+        memory._next_name = settings["next_name"]
         return memory
 
 
@@ -283,33 +288,3 @@ def _on_cells(cameras: Cameras, height: int, width: int, read: Read) -> Cameras:
     half = torch.zeros_like(cameras.intrinsics)
     half[:, :2, 2] = 0.5
     return replace(cameras, intrinsics=cameras.intrinsics + half)
-
-
-def _checked(tensors: dict[str, Tensor], path: str | os.PathLike) -> Surfels:
-    """The elements of a file, after a look at shapes, ranges and values."""
-    wanted = Surfels.empty(torch.zeros(1, 1, 1, 1)).tensors
-    if set(tensors) != set(wanted):
-        raise ValueError(f"path: {path} must hold {sorted(wanted)}, got {sorted(tensors)}")
-    for key, like in wanted.items():
-        dtype, ndim = tensors[key].dtype, tensors[key].ndim
-        if ndim != like.ndim or (key != "features" and dtype != like.dtype):
-            raise ValueError(f"path: {path}: {key} must be {like.ndim}-dimensional {like.dtype}, got {ndim}, {dtype}")
-    (n, c), (s, h, w) = tensors["features"].shape, tensors["lookup"].shape
-    shapes = {"features": (n, c), "plane": (n, 3), "source": (n,), "cell": (n,), "edge": (n,), "reach": (n, 4)}
-    shapes |= {"intrinsics": (s, 3, 3), "cam_from_world": (s, 4, 4), "name": (s,)}
-    for key, shape in shapes.items():
-        if tuple(tensors[key].shape) != shape:
-            raise ValueError(f"path: {path}: {key} must be {shape}, got {tuple(tensors[key].shape)}")
-    surfels = Surfels(**tensors)
-    for key in ("features", "plane", "intrinsics", "cam_from_world"):
-        if not bool(tensors[key].isfinite().all()):
-            raise ValueError(f"path: {path}: {key} must be finite, got NaN or infinity")
-    element = torch.arange(n, device=surfels.cell.device)
-    ranges = n == 0 or (int(surfels.source.min()) >= 0 and int(surfels.source.max()) < s)
-    ranges = ranges and (n == 0 or (int(surfels.cell.min()) >= 0 and int(surfels.cell.max()) < h * w))
-    if not ranges or not bool((surfels.plane[:, 0] > 0).all()):
-        raise ValueError(f"path: {path}: source, cell or plane is out of range: the file is damaged")
-    found = surfels.lookup.flatten(1)[surfels.source.long(), surfels.cell.long()] if n else element
-    if not bool((found == element).all()) or int((surfels.lookup >= 0).sum()) != n:
-        raise ValueError(f"path: {path}: lookup does not fit the elements: the file is damaged")
-    return surfels
