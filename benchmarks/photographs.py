@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mirage import Inputs, MiragePipeline, fit_image, read_image
-from mirage.preview import first_memory, path_in_scene, preview
+from mirage.preview import path_in_scene, preview
 from mirage.report import decoded_reads, psnr, returns, video_sheet
 from mirage.video.io import images_to_tensor, tensor_to_images, write_image
 
@@ -36,7 +36,7 @@ def load(pipeline: MiragePipeline, image: Path, path: str, options: dict) -> Inp
     """The inputs; a path in a unit of its own is brought into the scene, as by `--scale auto`."""
     size = {"like": tuple(pipeline.config.size)}
     inputs = Inputs.load(image, path, **size, **options)
-    scene = path_in_scene(first_memory(pipeline, inputs.image, inputs.cameras, depth=inputs.depth), inputs.cameras)
+    scene = path_in_scene(pipeline.begin(inputs.image, inputs.cameras[0], depth=inputs.depth).memory, inputs.cameras)
     return inputs if "depth" in options else Inputs.load(image, path, scale=scene.factor, **size)
 
 

@@ -252,3 +252,24 @@ def test_missing_parts_are_named(wan, pipeline, image):
 def test_what_is_no_model_is_refused_before_any_network(name):
     with pytest.raises(ValueError, match=r"model must be nano, a folder or OWNER/NAME on the hub, got"):
         MiragePipeline.from_pretrained(name)
+
+
+def test_a_walk_can_be_made_chunk_by_chunk_and_gone_back_on(pipeline, image):
+    path, source = cameras(), noise()
+    whole = pipeline(image, path, generator=noise(), output_type="pt")
+    start = pipeline.begin(image, path[0])
+    one, first = pipeline.advance(start, path[1:9], generator=source)
+    remembered = one.memory.read(path[0::4]).features
+    two, second = pipeline.advance(one, path[9:17], generator=source)
+    assert torch.equal(torch.cat([first.frames, second.frames]), whole.frames)
+    assert (start.frames, one.frames, two.frames) == (1, 9, 17) and second.chunk.new_frames == slice(1, None)
+    assert torch.equal(one.memory.read(path[0::4]).features, remembered), "a state is a value"
+    again, _ = pipeline.advance(one, path[9:17], generator=torch.Generator().manual_seed(1))
+    assert again.frames == two.frames and len(one.memory) <= len(again.memory)
+
+
+@pytest.mark.parametrize("frames", [0, 3, 12])
+def test_a_chunk_takes_only_as_many_frames_as_it_can_make(pipeline, image, frames):
+    start = pipeline.begin(image, cameras()[0])
+    with pytest.raises(ValueError, match=f"cameras must be those of 4 to 8 new frames, a multiple of 4, got {frames}"):
+        pipeline.advance(start, cameras()[1 : 1 + frames])

@@ -457,7 +457,7 @@ def _model_needs(pipeline: object) -> dict:
 def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
     """The inputs, how their path lies in the scene, and its scale."""
     from mirage.inputs import Inputs
-    from mirage.preview import first_memory, path_in_scene
+    from mirage.preview import path_in_scene
 
     def load(scale: float) -> Inputs:
         return Inputs.load(
@@ -475,7 +475,7 @@ def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
 
     scale = 1.0 if arguments.scale == "auto" else arguments.scale
     inputs = load(scale)
-    memory = first_memory(pipeline, inputs.image, inputs.cameras, depth=inputs.depth)
+    memory = pipeline.begin(inputs.image, inputs.cameras[0], depth=inputs.depth).memory
     scene = path_in_scene(memory, inputs.cameras.to(pipeline.device))
     if arguments.scale == "auto" and scene.factor != 1:
         scale = scene.factor

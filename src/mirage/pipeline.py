@@ -1,6 +1,7 @@
 """The whole method on one screen: read what is known, imagine the rest, show it, keep it."""
 
 import contextlib
+import copy
 import re
 import time
 from collections import defaultdict
@@ -48,11 +49,33 @@ class ChunkResult:
     known: MemoryRead
     """What the memory knew of the chunk's latent frames before it was imagined."""
     latents: Float[Tensor, "t c y x"]
-    """Its latent frames, the first of them given."""
+    """Its latent frames as they were imagined, the first of them given."""
+    clean: Float[Tensor, "v c y x"]
+    """Latents of the frames that were remembered: each encoded by itself, as an image."""
     depth: Float32[Tensor, "v i j"]
     """Depth of the frames that were remembered."""
+    cameras: Cameras
+    """Cameras of all frames after the shared one; every `temporal_stride`-th frame was remembered."""
     update: UpdateReport
     """What the memory took of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutState:
+    """All that the next chunk depends on. A value: `advance` gives a new one, and the old one can be used again."""
+
+    memory: Memory
+    """What is known; never changed once it is here."""
+    frames: int
+    """Frames so far, the first view included."""
+    clean: Float[Tensor, "s c y x"]
+    """Latents of the first view and of all frames that were remembered, each encoded as an image."""
+    generated: Float[Tensor, "p c y x"]
+    """The last latent frames as they were imagined."""
+    depth: Float32[Tensor, "s i j"]
+    """Depth of the remembered frames."""
+    cameras: Cameras
+    """Cameras of the remembered frames; the last is that of the last frame."""
 
 
 @dataclass
@@ -267,77 +290,206 @@ class MiragePipeline(DiffusionPipeline):
         Raises:
             ValueError: If an argument does not fit the model or another argument.
         """
-        device = self._execution_device
-        image, cameras = self._checked(image, cameras, device)
         plan = plan_chunks(len(cameras), self.config.chunk_frames, self.codec.temporal_stride)
-        estimator = self._estimator(estimator)
-        steps = num_inference_steps or self.config.num_inference_steps
-        clock = _Clock({} if seconds is None else seconds, device)
+        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        cameras = self._checked(image, cameras)[1]
         with clock("text"):
             texts = self._texts(prompt, len(plan))
             away = self._texts(negative_prompt, 1)[0] if guidance_scale != 1.0 else None
-        on_step = callback_on_step_end and (
-            lambda i, t, x: callback_on_step_end(self, i, t, {"latents": x}).get("latents")
+        state = self.begin(image, cameras[0], memory=memory, depth=depth, estimator=estimator, seconds=clock.seconds)
+        yield state.memory, None
+        for chunk, text in zip(plan, texts, strict=True):
+            state, result = self._advance(
+                state,
+                cameras[chunk.start + 1 : chunk.stop],
+                text,
+                away,
+                estimator=self._estimator(estimator),
+                steps=num_inference_steps or self.config.num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generator,
+                callback=callback_on_step_end,
+                clock=clock,
+            )
+            yield state.memory, result
+
+    @torch.no_grad()
+    def begin(
+        self,
+        image: UInt8[np.ndarray, "h w 3"] | Float[Tensor, "3 h w"],
+        camera: Cameras,
+        *,
+        memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
+        depth: Float32[Tensor, "h w"] | None = None,
+        estimator: DepthEstimator | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> RolloutState:
+        """Remember the first view: where a walk begins whose path is chosen on the way.
+
+        Args:
+            image: The first frame, of the size of its camera: uint8, or floats in [-1, 1].
+            camera: Its camera.
+            memory: Kind of memory, as in `__call__`.
+            depth: z-depth of the image if it is known.
+            estimator: Depth where it is not known; the model's own depth head if None.
+            seconds: Takes the wall-clock time by phase.
+
+        Returns:
+            The state after one frame; give it to `advance`.
+
+        Raises:
+            ValueError: If an argument does not fit the model or another argument.
+        """
+        picture, camera = self._checked(image, camera)
+        estimator = self._estimator(estimator)
+        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        with clock("encode"):
+            first = self.codec.encode(picture[None])[0]
+        with clock("depth"):
+            first_depth = self._first_depth(depth, estimator, picture, first, camera)
+        with clock("write"):
+            store = self._remember(memory, first, first_depth, camera, picture)
+        return RolloutState(memory=store, frames=1, clean=first, generated=first, depth=first_depth, cameras=camera)
+
+    @torch.no_grad()
+    def advance(
+        self,
+        state: RolloutState,
+        cameras: Cameras,
+        prompt: str | None = None,
+        *,
+        estimator: DepthEstimator | None = None,
+        num_inference_steps: int | None = None,
+        negative_prompt: str = "",
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: Callable | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> tuple[RolloutState, ChunkResult]:
+        """Make one more chunk, one turn of the loop. The state that is given stays as it was.
+
+        Args:
+            state: What `begin` or the last `advance` returned.
+            cameras: Cameras of the new frames, those after the state's last: a whole multiple of the temporal stride,
+                at most a chunk.
+            prompt: What to imagine in this chunk, for a model that reads text.
+            estimator: Depth of the new frames; the model's own depth head if None.
+            num_inference_steps: Calls of the denoiser.
+            negative_prompt: What to guide away from.
+            guidance_scale: Strength of that guidance; 1 does without it.
+            generator: Source of the noise.
+            callback_on_step_end: As in `__call__`.
+            seconds: Takes the wall-clock time by phase.
+
+        Returns:
+            The state after the chunk, and the chunk.
+
+        Raises:
+            ValueError: If an argument does not fit the model or another argument.
+        """
+        most, stride = self.config.chunk_frames - 1, self.codec.temporal_stride
+        if not 0 < len(cameras) <= most or len(cameras) % stride:
+            raise ValueError(
+                f"cameras must be those of {stride} to {most} new frames, a multiple of {stride}, got {len(cameras)}"
+            )
+        if (cameras.height, cameras.width) != (state.cameras.height, state.cameras.width):
+            raise ValueError(
+                f"cameras must be of the size of the walk, {state.cameras.height} x {state.cameras.width}, got "
+                f"{cameras.height} x {cameras.width}: use Cameras.fit"
+            )
+        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        with clock("text"):
+            text = self._texts(prompt, 1)[0]
+            away = self._texts(negative_prompt, 1)[0] if guidance_scale != 1.0 else None
+        return self._advance(
+            state,
+            cameras.to(self._execution_device),
+            text,
+            away,
+            estimator=self._estimator(estimator),
+            steps=num_inference_steps or self.config.num_inference_steps,
+            guidance_scale=guidance_scale,
+            generator=generator,
+            callback=callback_on_step_end,
+            clock=clock,
         )
 
-        with clock("encode"):
-            first = self.codec.encode(image[None])[0]
-        with clock("depth"):
-            first_depth = self._first_depth(depth, estimator, image, first, cameras[0])
-        with clock("write"):
-            store = self._remember(memory, first, first_depth, cameras[0], image)
-        yield store, None
-
-        generated, seen, seen_depth, seen_at = first, first, first_depth, cameras[0]
-        for chunk, text in zip(plan, texts, strict=True):
-            targets = cameras[chunk.latent_frames]
-            with clock("read"):
-                known = store.read(targets)
-            with clock("recall"):
-                chosen = self._recall(known, targets, seen_at, seen_depth)
-            preceding = generated[:-1][-self.config.preceding_frames :] if self.config.preceding_frames else first[:0]
-            with clock("denoise"):
-                latents = sample(
-                    self.transformer,
-                    self.scheduler,
-                    Conditioning(
-                        features=known.features,
-                        visible=known.visible,
-                        unmoved=known.unmoved,
-                        preceding=preceding if len(preceding) else None,
-                        reference=seen[chosen] if len(chosen) else None,
-                        first=first,
-                        context=text,
-                    ),
-                    steps=steps,
-                    negative_context=away,
-                    guidance_scale=guidance_scale,
-                    generator=generator,
-                    callback=on_step,
-                )
-            with clock("decode"):
-                frames = self.codec.decode(latents[None])[0].clamp(-1, 1)
-            written, pictures = targets[1:], frames[:: self.codec.temporal_stride][1:]
-            with clock("encode"):
-                clean = self.codec.encode(pictures[:, None])[:, 0]
-            with clock("depth"):
-                new_depth = estimator.estimate(pictures, clean, written, known.depth[1:])
-            with clock("write"):
-                update = store.update(clean, new_depth, written, frames=pictures)
-            first, generated = clean[-1:], torch.cat([generated, latents[1:]])
-            seen, seen_depth = torch.cat([seen, clean]), torch.cat([_fit(seen_depth, new_depth), new_depth])
-            seen_at = Cameras.cat([seen_at, written])
-            yield (
-                store,
-                ChunkResult(
-                    chunk=chunk,
-                    frames=frames[chunk.new_frames],
-                    known=known,
-                    latents=latents,
-                    depth=new_depth,
-                    update=update,
+    def _advance(
+        self,
+        state: RolloutState,
+        cameras: Cameras,
+        text: Float[Tensor, "l d"] | None,
+        away: Float[Tensor, "l d"] | None,
+        *,
+        estimator: DepthEstimator,
+        steps: int,
+        guidance_scale: float,
+        generator: torch.Generator | None,
+        callback: Callable | None,
+        clock: "_Clock",
+    ) -> tuple[RolloutState, ChunkResult]:
+        """The method: read what is known, imagine the rest, show it, keep it."""
+        stride, store = self.codec.temporal_stride, copy.copy(state.memory)
+        chunk = Chunk(
+            start=state.frames - 1,
+            stop=state.frames + len(cameras),
+            shared=int(state.frames > 1),
+            temporal_stride=stride,
+        )
+        written = cameras[stride - 1 :: stride]
+        targets = Cameras.cat([state.cameras[-1], written])
+        with clock("read"):
+            known = store.read(targets)
+        with clock("recall"):
+            chosen = self._recall(known, targets, state.cameras, state.depth)
+        preceding = state.generated[:-1][-self.config.preceding_frames :] if self.config.preceding_frames else None
+        with clock("denoise"):
+            latents = sample(
+                self.transformer,
+                self.scheduler,
+                Conditioning(
+                    features=known.features,
+                    visible=known.visible,
+                    unmoved=known.unmoved,
+                    preceding=preceding if preceding is not None and len(preceding) else None,
+                    reference=state.clean[chosen] if len(chosen) else None,
+                    first=state.clean[-1:],
+                    context=text,
                 ),
+                steps=steps,
+                negative_context=away,
+                guidance_scale=guidance_scale,
+                generator=generator,
+                callback=callback and (lambda i, t, x: callback(self, i, t, {"latents": x}).get("latents")),
             )
+        with clock("decode"):
+            frames = self.codec.decode(latents[None])[0].clamp(-1, 1)
+        pictures = frames[::stride][1:]
+        with clock("encode"):
+            clean = self.codec.encode(pictures[:, None])[:, 0]
+        with clock("depth"):
+            depth = estimator.estimate(pictures, clean, written, known.depth[1:])
+        with clock("write"):
+            update = store.update(clean, depth, written, frames=pictures)
+        after = RolloutState(
+            memory=store,
+            frames=chunk.stop,
+            clean=torch.cat([state.clean, clean]),
+            generated=torch.cat([state.generated, latents[1:]])[-self.config.preceding_frames - 1 :],
+            depth=torch.cat([_fit(state.depth, depth), depth]),
+            cameras=Cameras.cat([state.cameras, written]),
+        )
+        result = ChunkResult(
+            chunk=chunk,
+            frames=frames[chunk.new_frames],
+            known=known,
+            latents=latents,
+            clean=clean,
+            depth=depth,
+            cameras=cameras,
+            update=update,
+        )
+        return after, result
 
     def _texts(self, prompt: str | Sequence[str] | None, chunks: int) -> list[Float[Tensor, "l d"] | None]:
         """Embedded text of each chunk; None for a model without text."""
@@ -394,9 +546,7 @@ class MiragePipeline(DiffusionPipeline):
             raise ValueError("estimator must be given, because this model has no depth head of its own, got None")
         return LatentDepth(self.depth_head)
 
-    def _checked(
-        self, image: np.ndarray | Tensor, cameras: Cameras, device: torch.device
-    ) -> tuple[Float[Tensor, "1 3 h w"], Cameras]:
+    def _checked(self, image: np.ndarray | Tensor, cameras: Cameras) -> tuple[Float[Tensor, "1 3 h w"], Cameras]:
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
@@ -410,7 +560,7 @@ class MiragePipeline(DiffusionPipeline):
             )
         if size[0] % step or size[1] % step:
             raise ValueError(f"height and width must be multiples of {step}, got {size[0]} x {size[1]}")
-        return image[None].to(device, torch.float32), cameras.to(device)
+        return image[None].to(self._execution_device, torch.float32), cameras.to(self._execution_device)
 
 
 def _fit(old: Float32[Tensor, "v i j"], like: Float32[Tensor, "u y x"]) -> Float32[Tensor, "v y x"]:

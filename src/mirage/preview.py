@@ -114,7 +114,7 @@ def preview(
     Raises:
         ValueError: If image, cameras or depth do not fit the model or each other.
     """
-    memory = first_memory(pipeline, image, cameras, depth=depth)
+    memory = pipeline.begin(image, cameras[0], depth=depth).memory
     device = pipeline.device
     reads, visible = [], []
     for part in torch.arange(len(cameras)).split(32):
@@ -123,29 +123,6 @@ def preview(
         visible.append(known.visible.cpu().numpy())
     scene = path_in_scene(memory, cameras.to(device))
     return Preview(reads=np.concatenate(reads), visible=np.concatenate(visible), scene=scene)
-
-
-def first_memory(
-    pipeline: MiragePipeline,
-    image: UInt8[np.ndarray, "h w 3"],
-    cameras: Cameras,
-    *,
-    depth: Float32[Tensor, "h w"] | None = None,
-) -> Memory:
-    """What is remembered before anything is imagined.
-
-    Args:
-        pipeline: The model.
-        image: The first frame.
-        cameras: The path; only its first camera matters.
-        depth: Known z-depth of the image.
-
-    Returns:
-        A latent memory of one view.
-    """
-    shortest = cameras[[0] * (1 + pipeline.codec.temporal_stride)]
-    memory, _ = next(pipeline.rollout(image, shortest, depth=depth))
-    return memory
 
 
 def path_in_scene(memory: Memory, cameras: Cameras) -> PathInScene:

@@ -172,8 +172,7 @@ def roll_out(
     codec = pipeline.codec
     if row == "autoencoder":
         return tensor_to_images(codec.decode(codec.encode(walk.colour[None]))[0]), 0
-    start = walk.cameras[: 1 + codec.temporal_stride]  # the shortest walk: all that is wanted is the first memory
-    memory, _ = next(pipeline.rollout(walk.colour[0], start, memory="latent", depth=depth))
+    memory = pipeline.begin(walk.colour[0], walk.cameras[0], memory="latent", depth=depth).memory
     known = memory.read(walk.cameras[:: codec.temporal_stride])
     return tensor_to_images(codec.decode(known.features[None])[0]), memory.nbytes
 
