@@ -19,7 +19,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["camera", "kernels", "config"],
     ["geometry", "video", "scenes"],
     ["memory", "denoise"],
-    ["pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo"],
+    ["pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo + export"],
     ["training", "evaluation", "explorer", "cluster"],
     ["cli + __main__"],
 ]
@@ -29,6 +29,7 @@ ROOMS_OF = {  # third-party package -> the only rooms that may import it
     "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training"},
     "transformers": {"denoise", "geometry", "pipeline"},
     "triton": {"kernels"},
+    "numba": {"kernels"},
     "accelerate": {"training"},
     "peft": {"training"},
     "ray": {"cluster"},

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
+from mirage.memory.holes import fill_holes
 from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
 from mirage.memory.merge import merge
 from mirage.memory.store import Surfels
@@ -99,7 +100,7 @@ class ColourMemory(Memory):
         pixels = MemoryRead(
             features=colours, visible=visible, depth=hits.depth, observed=observed, unmoved=hits.unmoved
         )
-        return _filled(colours, visible), pixels
+        return fill_holes(colours, visible), pixels
 
     def read(self, cameras: Cameras) -> MemoryRead:
         """What is known of these views: rendered and encoded (Eq. 2).
@@ -194,20 +195,3 @@ def _at_pixels(
     known = grow(depth > 0, "nearest-exact") > 0
     keep = None if keep is None else grow(keep, "nearest-exact") > 0
     return torch.where(known, 1 / inverse.clamp(min=1e-6), 0.0), keep
-
-
-def _filled(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) -> Float[Tensor, "v c h w"]:
-    """The image with its holes filled by ever coarser averages of what is around them; grey if there is nothing."""
-    mask = visible[:, None].to(image.dtype)
-    known, levels = image * mask, []
-    while min(known.shape[2:]) > 1:
-        levels.append((known, mask))
-        pool = lambda x: torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-        known, mask = pool(known), pool(mask)
-        known, mask = known / mask.clamp(min=1e-6), (mask > 0).to(image.dtype)
-        known = known * mask
-    coarse = known
-    for known, mask in reversed(levels):
-        coarse = torch.nn.functional.interpolate(coarse, known.shape[2:], mode="bilinear", align_corners=False)
-        coarse = known + coarse * (1 - mask)
-    return coarse
