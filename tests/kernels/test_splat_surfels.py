@@ -12,9 +12,8 @@ def scene(generator: torch.Generator, n: int = 60, sources: int = 2, views: int 
     uniform = lambda *shape: torch.rand(*shape, generator=generator)
     plane = torch.cat([0.2 + 0.3 * uniform(n, 1), 0.08 * (uniform(n, 2) - 0.5)], 1)
     cell = torch.randperm(GRID * GRID * sources, generator=generator)[:n]
-    source, inner = cell // (GRID * GRID), cell % (GRID * GRID)
-    center = torch.stack([inner % GRID, inner // GRID], 1) + 0.5
-    reach = 0.5 + 0.35 * torch.randint(0, 2, (n, 4), generator=generator)
+    source, cell = cell // (GRID * GRID), cell % (GRID * GRID)
+    reach = (64 + 45 * torch.randint(0, 2, (n, 4), generator=generator)).to(torch.int8)
     rank = torch.randint(0, 4, (n,), generator=generator)
     source_k = torch.tensor([[5.0, 0.0, 3.1], [0.0, 5.0, 2.8], [0.0, 0.0, 1.0]]).repeat(sources, 1, 1)
     target_k = torch.tensor([[11.0, 0.0, 7.2], [0.0, 12.0, 4.4], [0.0, 0.0, 1.0]]).repeat(views, 1, 1)
@@ -22,10 +21,11 @@ def scene(generator: torch.Generator, n: int = 60, sources: int = 2, views: int 
     twist = 0.15 * torch.randn(sources + views, 3, 3, generator=generator)
     poses[:, :3, :3] = torch.linalg.matrix_exp(twist - twist.mT)
     poses[:, :3, 3] = 0.4 * torch.randn(sources + views, 3, generator=generator)
-    return plane, center, reach, rank, cell, source, source_k, poses[:sources], target_k, poses[sources:]
+    elements = (plane, cell, reach, rank, source)
+    return *elements, torch.arange(sources), (GRID, GRID), source_k, poses[:sources], target_k, poses[sources:]
 
 
-def by_loop(plane, center, reach, rank, ident, source, source_k, source_pose, target_k, target_pose, tolerance):
+def by_loop(plane, cell, reach, rank, source, name, size, source_k, source_pose, target_k, target_pose, tolerance):
     """Depth of the front surface, and the hits that agree with it."""
     depth = torch.full((len(target_k), HEIGHT, WIDTH), torch.inf, dtype=torch.float64)
     relative = target_pose.double() @ torch.linalg.inv(source_pose.double())[:, None]
@@ -33,7 +33,8 @@ def by_loop(plane, center, reach, rank, ident, source, source_k, source_pose, ta
     epipole = -(target_k.double() @ relative[..., :3, 3:])[..., 0]
     hits = []
     for n in range(len(plane)):
-        a, (u, v) = plane[n].double(), center[n].double()
+        a, u, v = plane[n].double(), cell[n].item() % size[1] + 0.5, cell[n].item() // size[1] + 0.5
+        left, right, top, bottom = (reach[n] / 128).tolist()
         for view in range(len(target_k)):
             m, e = matrix[source[n], view], epipole[source[n], view]
             columns = [m[:, 0] - a[1] * e, m[:, 1] - a[2] * e, m @ torch.tensor([u, v, 1.0]).double() - a[0] * e]
@@ -44,13 +45,13 @@ def by_loop(plane, center, reach, rank, ident, source, source_k, source_pose, ta
                 for x in range(WIDTH):
                     q = torch.linalg.solve(homography, torch.tensor([x + 0.5, y + 0.5, 1.0]).double())
                     du, dv = (q[:2] / q[2]).tolist()
-                    inside = -reach[n, 0] <= du <= reach[n, 1] and -reach[n, 2] <= dv <= reach[n, 3]
+                    inside = -left <= du <= right and -top <= dv <= bottom
                     scale = homography[2] @ torch.tensor([du, dv, 1.0]).double()
                     disparity = a @ torch.tensor([1.0, du, dv]).double()
                     if inside and scale > 0 and disparity > 0:
                         z = (scale / disparity).item()
                         depth[view, y, x] = min(depth[view, y, x], z)
-                        hits.append((view, y, x, z, n, float(u + du), float(v + dv)))
+                        hits.append((view, y, x, z, n, u + du, v + dv))
     return depth, [h for h in hits if h[3] <= depth[h[:3]] * (1 + tolerance)]
 
 
@@ -77,14 +78,15 @@ def test_equals_a_loop_in_float64(generator):
 
 
 def test_order_and_threads_do_not_matter(generator):
-    plane, center, reach, rank, ident, source, *cameras = scene(generator)
-    elements = (plane, center, reach, rank, ident, source)
+    plane, cell, reach, rank, source, *views = scene(generator)
+    elements = (plane, cell, reach, rank, source)
+    ident = source * GRID * GRID + cell
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             for order in (torch.arange(len(plane)), torch.randperm(len(plane), generator=generator)):
-                index, *rest = splat_surfels(*(x[order] for x in elements), *cameras, HEIGHT, WIDTH)
+                index, *rest = splat_surfels(*(x[order] for x in elements), *views, HEIGHT, WIDTH)
                 results.append((torch.where(index >= 0, ident[order][index.clamp(min=0)], -1), *rest))
     finally:
         torch.set_num_threads(threads)
@@ -100,11 +102,11 @@ def test_views_in_one_go_and_in_parts_are_the_same(generator, monkeypatch):
 
 
 def test_a_patch_is_not_seen_from_behind():
-    plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    plane, reach = torch.tensor([[0.5, 0.0, 0.0]]), torch.full((1, 4), 64, dtype=torch.int8)
     zero = torch.zeros(1, dtype=torch.int64)
     turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))  # half a turn, looking back from depth 4
     turned[2, 3] = 4.0
     k = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]])
-    args = (plane, center, torch.full((1, 4), 0.5), zero, zero, zero, k, torch.eye(4)[None], k)
+    args = (plane, zero, reach, zero, zero, zero, (1, 1), k, torch.eye(4)[None], k)
     assert (splat_surfels(*args, turned[None], 1, 1)[0] == -1).all()
     assert (splat_surfels(*args, torch.eye(4)[None], 1, 1)[0] == 0).all()

@@ -1,10 +1,10 @@
 """Public tensor operations of the memory: they document, check and dispatch; the arithmetic lives in the backends."""
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
 from torch import Tensor
 
-from mirage.kernels import reference
+from mirage.kernels import backend, reference
 
 
 def splat_nearest(
@@ -55,7 +55,7 @@ def splat_nearest(
         Flows to `features` only. The choice of the nearest point is not differentiable.
 
     Cost:
-        O(v * n) time and O(v * (n + height * width)) memory; no sort, no host sync.
+        O(v * n) time; runs of points outside a picture are passed over in one go. No sort, no host sync.
 
     Example:
         Two points on the axis of a 2 x 3 view: the near one (feature 7) hides the far one.
@@ -74,7 +74,7 @@ def splat_nearest(
     if not len(points):
         empty = torch.full((len(intrinsics), height, width), -1, device=points.device)
         return features.new_zeros(len(intrinsics), features.shape[1], height, width), empty
-    index = reference.nearest_index(points, intrinsics, cam_from_world, height, width, near)
+    index = backend.of(points).nearest_index(points, intrinsics, cam_from_world, height, width, near)
     image = features[index.clamp(min=0)] * (index >= 0)[..., None]
     return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
 
@@ -147,16 +147,17 @@ def lift_planes(
             f"depth must be a whole multiple of the {height} x {width} cell grid, got {depth.shape[1]} x "
             f"{depth.shape[2]}: resize it (nearest) or crop it first"
         )
-    return reference.cell_planes(depth, usable, height, width, tolerance)
+    return backend.of(depth).cell_planes(depth, usable, height, width, tolerance)
 
 
 def splat_surfels(
     plane: Float32[Tensor, "n 3"],
-    center: Float32[Tensor, "n 2"],
-    reach: Float32[Tensor, "n 4"],
-    rank: Int64[Tensor, " n"],
-    ident: Int64[Tensor, " n"],
-    source: Int64[Tensor, " n"],
+    cell: Int[Tensor, " n"],
+    reach: Int8[Tensor, "n 4"],
+    rank: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    name: Int64[Tensor, " s"],
+    source_size: tuple[int, int],
     source_intrinsics: Float32[Tensor, "s 3 3"],
     source_cam_from_world: Float32[Tensor, "s 4 4"],
     intrinsics: Float32[Tensor, "v 3 3"],
@@ -186,8 +187,8 @@ def splat_surfels(
 
         is the homography between the target cell centre (x, y) and the source offset (du, dv); the target depth is
         :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with
-        :math:`z \le z^* (1 + tolerance)` the least (rank, fringe, blur, outside, ident): fringe tells a hit beyond the
-        last centre of the surface, where nothing is left to interpolate with; blur grows when the element's image is
+        :math:`z \le z^* (1 + tolerance)` the least (rank, fringe, blur, outside, name, cell): fringe tells a hit beyond
+        the last centre of the surface, where nothing is left to interpolate with; blur grows when its image is
         larger than 1.4 cells or smaller than half a cell; outside tells a hit in the overlap beyond the
         element's own cell. Departs from Eq. 5, in which a point fills one whole cell.
 
@@ -196,11 +197,12 @@ def splat_surfels(
 
     Args:
         plane: Inverse depth at the centre and its slopes along x and y, per source cell; from `lift_planes`.
-        center: Centre (x, y) of the element in its source grid, in cells.
-        reach: How far the element goes to the left, right, top and bottom of its centre, in source cells.
+        cell: Cell of the element in its source grid, counted row by row; one element per cell and source at most.
+        reach: How far the element goes to the left, right, top and bottom of its centre, in 1/128 of a source cell.
         rank: Class of the element, 0 (best) to 4095.
-        ident: Name of the element, unique, below 2**44; settles all ties.
         source: Source view of each element.
+        name: Name of each source view, unique; with the cell it settles all ties. Names times cells are below 2**44.
+        source_size: Rows and columns of the source grids.
         source_intrinsics: Pinhole matrices of the source views, in their cells. Zero skew.
         source_cam_from_world: Rigid transforms of the source views, in world units.
         intrinsics: Pinhole matrices for a `height` x `width` grid, in cells. Zero skew.
@@ -221,18 +223,18 @@ def splat_surfels(
         None: depth and coordinates are constants.
 
     Cost:
-        O(v * n + p) time and memory, p the (element, view, cell) triples in boxes; two minima over 32 and 64-bit
-        keys instead of a sort. Two host syncs (the number of candidates).
+        O(v * n + p) time, p the (element, view, cell) triples in boxes; elements in runs of one source outside the
+        picture are passed over in runs. Two minima over 32 and 64-bit keys instead of a sort.
 
     Example:
         One frontal patch at depth 2, seen from its own place by a grid of twice the resolution: it fills 2 x 2 cells.
 
-        >>> plane, center = torch.tensor([[0.5, 0.0, 0.0]]), torch.tensor([[1.5, 0.5]])
-        >>> zero = torch.zeros(1, dtype=torch.int64)
+        >>> plane, reach = torch.tensor([[0.5, 0.0, 0.0]]), torch.full((1, 4), 64, dtype=torch.int8)
+        >>> cell, zero = torch.tensor([1]), torch.zeros(1, dtype=torch.int64)
         >>> K, pose = torch.eye(3)[None], torch.eye(4)[None]
         >>> twice = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]])
         >>> index, depth, hit, size = splat_surfels(
-        ...     plane, center, torch.full((1, 4), 0.5), zero, zero, zero, K, pose, twice, pose, 2, 5)
+        ...     plane, cell, reach, zero, zero, zero, (1, 2), K, pose, twice, pose, 2, 5)
         >>> depth[0].tolist()
         [[0.0, 0.0, 2.0, 2.0, 0.0], [0.0, 0.0, 2.0, 2.0, 0.0]]
         >>> hit[0, 0, 2].tolist(), size[0, 0, 2].item()
@@ -240,16 +242,16 @@ def splat_surfels(
     """
     if min(near, height, width) <= 0:
         raise ValueError(f"near, height and width must be positive, got {near=}, {height=}, {width=}")
-    elements = (plane, center, reach, rank, ident, source, source_intrinsics, source_cam_from_world)
-    return reference.surfel_hits(*elements, intrinsics, cam_from_world, height, width, near, tolerance)
+    elements = (plane, cell, reach, rank, source, name, source_size, source_intrinsics, source_cam_from_world)
+    return backend.of(plane).surfel_hits(*elements, intrinsics, cam_from_world, height, width, near, tolerance)
 
 
 def gather(
     features: Float[Tensor, "n c"],
     plane: Float32[Tensor, "n 3"],
-    center: Float32[Tensor, "n 2"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
     lookup: Int[Tensor, "s h w"],
-    source: Int64[Tensor, " m"],
     chosen: Int64[Tensor, " m"],
     hit: Float32[Tensor, "m 2"],
     *,
@@ -258,7 +260,8 @@ def gather(
     r"""Sample the source latents at fractional cells, without looking across depth edges.
 
     The *backward gather* half of the default read: bilinear among the four source cells around each hit; those that
-    do not exist or lie on another surface than the chosen element have no weight, and the others share it.
+    do not exist or lie on another surface than the chosen element have no weight, and the others share it. Where
+    nothing is chosen the feature is zero.
 
     Equation:
         .. math:: f(u, v) = \sum_k b_k m_k F_k / \sum_k b_k m_k
@@ -272,11 +275,11 @@ def gather(
     Args:
         features: One feature per element; any float dtype.
         plane: Inverse depth plane per element, see `lift_planes`.
-        center: Centre (x, y) of the element in its source grid, in cells.
+        cell: Cell of the element in its source grid, counted row by row.
+        source: Source view of each element.
         lookup: Element of each cell of each source view, -1 where there is none.
-        source: Source view of each hit.
-        chosen: Element of each hit.
-        hit: Place (x, y) of each hit in the source grid, in cells.
+        chosen: Element of each hit, -1 for none.
+        hit: Place (x, y) of each hit in the source grid, in cells; less than a cell from the chosen element's centre.
         tolerance: Relative difference of inverse depth above which a neighbour is on another surface.
 
     Returns:
@@ -295,14 +298,131 @@ def gather(
         Two cells side by side on one wall; a third behind a depth edge has no say.
 
         >>> plane = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [0.1, 0.0, 0.0]])
-        >>> center = torch.tensor([[0.5, 0.5], [1.5, 0.5], [2.5, 0.5]])
-        >>> features = torch.tensor([[0.0], [4.0], [100.0]])
-        >>> hits = torch.tensor([[0.5, 0.5], [0.75, 0.5], [1.75, 0.5]])
-        >>> source, chosen = torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1])
-        >>> gather(features, plane, center, torch.tensor([[[0, 1, 2]]]), source, chosen, hits)[:, 0].tolist()
-        [0.0, 1.0, 4.0]
+        >>> features, cell = torch.tensor([[0.0], [4.0], [100.0]]), torch.arange(3)
+        >>> hits = torch.tensor([[0.5, 0.5], [0.75, 0.5], [1.75, 0.5], [0.0, 0.0]])
+        >>> source, chosen = torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1, -1])
+        >>> gather(features, plane, cell, source, torch.tensor([[[0, 1, 2]]]), chosen, hits)[:, 0].tolist()
+        [0.0, 1.0, 4.0, 0.0]
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
-    neighbour, weight = reference.gather_taps(plane, center, lookup, source, chosen, hit, tolerance)
-    return reference.weighted_rows(features, neighbour, weight)
+    module = reference if features.requires_grad and torch.is_grad_enabled() else backend.of(features)
+    return module.gather_rows(features, plane, cell, source, lookup, chosen, hit, tolerance)
+
+
+def seen_through(
+    points: Float32[Tensor, "n 3"],
+    plane: Float32[Tensor, "m 3"],
+    lookup: Int[Tensor, "v h w"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    *,
+    tolerance: float = 0.1,
+    strict: bool = True,
+) -> Int64[Tensor, " n"]:
+    r"""Count for each point the views that have looked through it: their surface there lies clearly behind it.
+
+    What a view has looked through is free space, so a point there has moved or has a wrong depth. Views that do not
+    know what is at the point's image, and those that the point is behind, have no say.
+
+    Equation:
+        .. math:: \#\{v : a_{v}(u_{nv})\, z_{nv} (1 + tolerance) < 1\}
+
+        with the inverse depth :math:`a` of the view's surface at the point's image. Strict: at the centres of all four
+        cells around the image, so that a depth edge decides nothing. Else: on the plane of the cell that contains it.
+
+    Convention:
+        Cell centres at +0.5; depth is z.
+
+    Args:
+        points: World points, in world units.
+        plane: Inverse depth plane per element, see `lift_planes`.
+        lookup: Element of each cell of each view, -1 where nothing is known.
+        intrinsics: Pinhole matrices of the views, in their cells. Zero skew.
+        cam_from_world: Rigid transforms from world to camera, in world units.
+        tolerance: Relative depth difference above which the surface lies clearly behind the point.
+        strict: Whether all four cells around must lie behind, or only the one that contains the image.
+
+    Returns:
+        The number of views, per point.
+
+    Raises:
+        ValueError: If `tolerance` is negative.
+
+    Gradient:
+        None.
+
+    Cost:
+        O(v * n) time, O(n) memory; no host sync.
+
+    Example:
+        A view of two cells: a wall at 4 on the left, nothing known on the right.
+
+        >>> points = torch.tensor([[-0.5, 0.0, 1.0], [-0.5, 0.0, 3.9], [0.5, 0.0, 1.0]])
+        >>> K = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]])
+        >>> plane, lookup = torch.tensor([[0.25, 0.0, 0.0]]), torch.tensor([[[0, -1]]])
+        >>> seen_through(points, plane, lookup, K, torch.eye(4)[None], strict=False).tolist()
+        [1, 0, 0]
+    """
+    if tolerance < 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    return backend.of(points).seen_through(points, plane, lookup, intrinsics, cam_from_world, tolerance, strict)
+
+
+def voxel_overlap(
+    points: Float32[Tensor, "n 3"],
+    view: Int[Tensor, " n"],
+    other_points: Float32[Tensor, "m 3"],
+    other_view: Int[Tensor, " m"],
+    views: int,
+    other_views: int,
+    *,
+    size: float = 0.1,
+) -> Float32[Tensor, "{views} {other_views}"]:
+    r"""Tell how much of space two sets of views have in common: the overlap of the voxels that their points occupy.
+
+        The paper's rule for the choice of reference frames, for all pairs of views at once.
+
+        Equation:
+            .. math:: |V_i \cap W_j| / |V_i \cup W_j|, \qquad V_i = \{\lfloor p / size
+    floor : p \in i\}
+
+            The paper takes 0.1 m and recalls from an overlap of 0.04.
+
+        Convention:
+            World points; voxel k of an axis covers [k, k + 1) times `size`.
+
+        Args:
+            points: World points of the one set of views, in world units.
+            view: View of each of them, from 0.
+            other_points: World points of the other set of views, in world units.
+            other_view: View of each of them, from 0.
+            views: Number of views of the one set.
+            other_views: Number of views of the other set.
+            size: Side of a voxel, in world units.
+
+        Returns:
+            Intersection over union per pair of views, 0 for two views without points.
+
+        Raises:
+            ValueError: If `size` is not positive.
+
+        Gradient:
+            None.
+
+        Cost:
+            O((n + m) log(n + m) + n * other_views) time and memory; host syncs.
+
+        Example:
+            The views share one of three voxels.
+
+            >>> one = torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5]])
+        >>> other = torch.tensor([[1.2, 0.1, 0.9], [2.0, 0.0, 0.0]])
+            >>> zero = torch.zeros(2, dtype=torch.int64)
+            >>> round(voxel_overlap(one, zero, other, zero, 1, 1, size=1.0).item(), 3)
+            0.333
+    """
+    if not size > 0:
+        raise ValueError(f"size must be positive, got {size}")
+    module = backend.of(points)
+    return module.voxel_overlap(points, view, other_points, other_view, views, other_views, size)

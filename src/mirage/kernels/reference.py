@@ -1,14 +1,20 @@
-"""The memory's arithmetic in plain PyTorch: the specification, which runs everywhere. Contracts are in `ops`."""
+"""The memory's arithmetic in plain PyTorch: the specification, which runs everywhere. Contracts are in `ops`.
+
+All that decides a winner is written as elementwise sums, products and quotients in a stated order, rounded one by one
+(no matrix products, no reductions of floats), so that a backend which does the same gives the same bits.
+"""
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from torch import Tensor
 
 EMPTY = torch.iinfo(torch.int64).max
+REACH_STEP = 1 / 128  # of a cell: reaches are stored in one byte each
 SLACK = 0.35  # overlap with the next cell of the same surface, in cells: closes the seam between two planes
 FRINGE = 0.1  # cells beyond the last centre of a surface from which a sample counts as extrapolated
+SLOP = 1e-3  # cells by which a ray may miss a patch
 MINIMUM_FIT = 9  # pixels per cell from which a plane is fitted inside the cell
-PAIRS_AT_ONCE = 1 << 21  # elements x views handled in one go
+PAIRS_AT_ONCE = 1 << 19  # elements x views handled in one go
 
 
 def nearest_index(
@@ -20,12 +26,8 @@ def nearest_index(
     near: float,
 ) -> Int64[Tensor, "v {height*width}"]:
     """See `splat_nearest`."""
-    cam = torch.einsum("vij,nj->vni", cam_from_world[:, :3, :3], points) + cam_from_world[:, None, :3, 3]
-    z = cam[..., 2].contiguous()
-    front = z > near
-    ray = cam / torch.where(front, z, 1.0)[..., None]
-    u, v = torch.einsum("vij,vnj->ivn", intrinsics[:, :2], ray)
-    inside = front & (u >= 0) & (u < width) & (v >= 0) & (v < height)  # before the cast: inf has no int
+    u, v, z = _image(points, intrinsics, cam_from_world)
+    inside = (z > near) & (u >= 0) & (u < width) & (v >= 0) & (v < height)  # before the cast: inf has no int
 
     # One 64-bit key orders by depth, then by index; positive floats order as their own bits.
     index = torch.arange(len(points), device=points.device)
@@ -34,6 +36,17 @@ def nearest_index(
     best = torch.full((len(intrinsics), height * width + 1), EMPTY, device=points.device)
     best = best.scatter_reduce(1, cell, key, "amin")[:, :-1]
     return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF)
+
+
+def _image(
+    points: Float32[Tensor, "n 3"], intrinsics: Float32[Tensor, "v 3 3"], cam_from_world: Float32[Tensor, "v 4 4"]
+) -> tuple[Float32[Tensor, "v n"], Float32[Tensor, "v n"], Float32[Tensor, "v n"]]:
+    """Where points appear in views: column and row in cells, and z; no numbers of meaning where z is not positive."""
+    px, py, pz = points.unbind(-1)
+    r = cam_from_world[..., None]
+    x, y, z = (((r[:, i, 0] * px + r[:, i, 1] * py) + r[:, i, 2] * pz) + r[:, i, 3] for i in range(3))
+    k, depth = intrinsics[..., None], torch.where(z > 0, z, 1.0)
+    return k[:, 0, 0] * (x / depth) + k[:, 0, 2], k[:, 1, 1] * (y / depth) + k[:, 1, 2], z
 
 
 def cell_planes(
@@ -54,73 +67,104 @@ def cell_planes(
     other, other_box = torch.zeros_like(box[..., :3]), torch.zeros_like(box)
 
     if rows * cols >= MINIMUM_FIT:
-        y = ((torch.arange(rows, device=depth.device) + 0.5) / rows - 0.5).repeat_interleave(cols)
-        x = ((torch.arange(cols, device=depth.device) + 0.5) / cols - 0.5).repeat(rows)
-        basis = torch.stack([torch.ones_like(x), x, y], -1)
-        plane, residual = _fit(basis, disparity, mask)
+        x, left, right = (side.repeat(rows) for side in _across(cols, depth.device))
+        y, top, bottom = (side.repeat_interleave(cols) for side in _across(rows, depth.device))
+        plane, residual = _fit(x, y, rows, disparity, mask)
         edge = residual > tolerance * plane[..., 0].clamp(min=0)
         if edge.any():
             part = _largest_surface(disparity[edge], mask[edge], tolerance)
-            plane[edge] = _fit(basis, disparity[edge], part)[0]
+            plane[edge] = _fit(x, y, rows, disparity[edge], part)[0]
             rest = _largest_surface(disparity[edge], mask[edge] & ~part, tolerance)
-            side = torch.stack([-x, x, -y, y], -1) + 0.5 / x.new_tensor([cols, cols, rows, rows])
+            side = torch.stack([left, right, top, bottom], -1)
             box[edge] = torch.where(part[..., None], side, -torch.inf).amax(-2).clamp(min=0.05)
             other_box[edge] = torch.where(rest[..., None], side, -torch.inf).amax(-2)
-            weight = rest / rest.sum(-1, keepdim=True).clamp(min=1)
-            other[edge] = torch.stack([(weight * value).sum(-1) for value in (disparity[edge], x, y)], -1)
+            size = rest.sum(-1).clamp(min=1)
+            mean = lambda value: _total(torch.where(rest, value, 0.0), rows) / size
+            other[edge] = torch.stack([mean(disparity[edge]), mean(x), mean(y)], -1)
     else:
         centre = disparity.masked_fill(~mask, torch.inf).sort(-1)[0]
         centre = centre.gather(-1, ((count - 1).clamp(min=0) // 2)[..., None])
         centre = torch.where(count[..., None] > 0, centre, 0.0)
         plane = torch.cat([centre, _slopes(centre[..., 0])], -1)
         spread = torch.where(mask, (disparity - centre).abs(), 0.0).amax(-1)
-        edge = spread > tolerance * centre[..., 0] + plane[..., 1:].abs().sum(-1)
+        edge = spread > tolerance * centre[..., 0] + (plane[..., 1].abs() + plane[..., 2].abs())
 
     # The plane stays in front of the camera over the whole reach of the cell.
-    steep = plane[..., 1:].abs().sum(-1) / (0.8 * plane[..., 0]).clamp(min=1e-12)
+    steep = (plane[..., 1].abs() + plane[..., 2].abs()) / (0.8 * plane[..., 0]).clamp(min=1e-12)
     plane[..., 1:] /= steep.clamp(min=1)[..., None]
     valid = (plane[..., 0] > 0) & (count > 0)
     plane[~valid] = 0
     return plane, count, edge & valid, _reach(plane, valid, box, other, other_box, tolerance)
 
 
+def _across(pixels: int, device: torch.device) -> Float32[Tensor, "3 p"]:
+    """Offset of each pixel's centre from the cell's, and how far its sides lie to either side of it, in cells."""
+    centre = [(i + 0.5) / pixels - 0.5 for i in range(pixels)]
+    before, after = [0.5 - i / pixels for i in range(pixels)], [(i + 1) / pixels - 0.5 for i in range(pixels)]
+    return torch.tensor([centre, before, after], device=device)
+
+
+def _total(values: Float32[Tensor, "*b p"], rows: int) -> Float32[Tensor, "*b"]:
+    """Sum over the pixels of a cell: down each column first, then over the columns from left to right."""
+    values = values.unflatten(-1, (rows, -1))
+    column = values[..., 0, :]
+    for row in range(1, rows):
+        column = column + values[..., row, :]
+    total = column[..., 0]
+    for col in range(1, column.shape[-1]):
+        total = total + column[..., col]
+    return total
+
+
 def _fit(
-    basis: Float32[Tensor, "p 3"], disparity: Float32[Tensor, "*b p"], mask: Bool[Tensor, "*b p"]
+    x: Float32[Tensor, " p"],
+    y: Float32[Tensor, " p"],
+    rows: int,
+    disparity: Float32[Tensor, "*b p"],
+    mask: Bool[Tensor, "*b p"],
 ) -> tuple[Float32[Tensor, "*b 3"], Float32[Tensor, "*b"]]:
     """Least squares disparity plane of the masked pixels of each cell, and its largest residual."""
-    weight = mask.float()
-    normal = (weight @ (basis[:, :, None] * basis[:, None]).flatten(1)).unflatten(-1, (3, 3))
-    count = normal[..., 0, 0].clamp(min=1)
-    ridge = basis.new_tensor([1e-12, 1e-4, 1e-4]).diag()
-    normal = normal / count[..., None, None] + ridge
-    mean = (weight * disparity).sum(-1) / count
-    right = ((weight * (disparity - mean[..., None])) @ basis) / count[..., None]
-    plane = torch.linalg.solve_ex(normal, right)[0] * (weight.sum(-1) > 0)[..., None]
-    plane[..., 0] += mean
-    residual = torch.where(mask, (disparity - plane @ basis.T).abs(), 0.0).amax(-1)
+    weight, count = mask.float(), mask.sum(-1).clamp(min=1).float()
+    mean_of = lambda values: _total(values, rows) / count
+    mean = mean_of(torch.where(mask, disparity, 0.0))
+    rest = torch.where(mask, disparity - mean[..., None], 0.0)
+    r, rx, ry = mean_of(rest), mean_of(rest * x), mean_of(rest * y)
+    mx, my = mean_of(weight * x), mean_of(weight * y)
+    # Slopes from the moments about the mean; the ridge keeps those flat that nothing fixes.
+    xx = mean_of(weight * (x * x)) + 1e-4 - mx * mx
+    xy = mean_of(weight * (x * y)) - mx * my
+    yy = mean_of(weight * (y * y)) + 1e-4 - my * my
+    bx, by, det = rx - mx * r, ry - my * r, xx * yy - xy * xy
+    along_x, along_y = (bx * yy - by * xy) / det, (by * xx - bx * xy) / det
+    centre = (mean + r) - (mx * along_x + my * along_y)
+    fitted = (centre[..., None] + along_x[..., None] * x) + along_y[..., None] * y
+    residual = torch.where(mask, (disparity - fitted).abs(), 0.0).amax(-1)
+    # A surface seen beside the centre is not extrapolated beyond its own range.
     low = disparity.masked_fill(~mask, torch.inf).amin(-1)
     high = disparity.masked_fill(~mask, -torch.inf).amax(-1)
-    some = mask.any(-1)  # a surface seen beside the centre is not extrapolated beyond its own range
-    plane[..., 0] = torch.where(some, plane[..., 0].clamp(torch.where(some, low, 0), torch.where(some, high, 0)), 0)
-    return plane, residual
+    centre = torch.where(mask.any(-1), torch.minimum(torch.maximum(centre, low), high), 0.0)
+    return torch.stack([centre, along_x, along_y], -1), residual
 
 
 def _largest_surface(
     disparity: Float32[Tensor, "b p"], mask: Bool[Tensor, "b p"], tolerance: float
 ) -> Bool[Tensor, "b p"]:
-    """The pixels of each cell on its largest surface: cut twice at the widest gap in depth; of equals the nearer."""
+    """The pixels of each cell on its largest surface: cut twice at the widest gap in depth; of equals the nearer.
+
+    Of equally wide gaps the farthest is cut.
+    """
     for _ in range(2):
         order = torch.where(mask, disparity, torch.inf).sort(-1)[0]
         pair = mask.sum(-1, keepdim=True) > torch.arange(1, mask.shape[1], device=mask.device)
         gap = torch.where(pair, order[:, 1:] / order[:, :-1] - 1, 0.0)
-        widest, place = gap.max(-1)
-        nearer = disparity > order.gather(1, place[:, None])
+        widest = gap.amax(-1, keepdim=True)
+        nearer = disparity > torch.where(gap == widest, order[:, :-1], torch.inf).amin(-1, keepdim=True)
         majority = torch.where(
             ((nearer & mask).sum(-1) * 2 >= mask.sum(-1))[:, None],
             nearer,
             ~nearer,
         )
-        mask = mask & (majority | (widest <= tolerance)[:, None])
+        mask = mask & (majority | (widest <= tolerance))
     return mask
 
 
@@ -166,7 +210,8 @@ def _reach(
             gap = (border - there[..., 0] + 0.5 * sign * there[..., 1 + along]).abs()
             joined = valid.narrow(axis, next_, size) & (box.narrow(axis, next_, size)[..., near_side] > 0.4)
             joined &= gap <= 2 * tolerance * torch.minimum(border, there[..., 0] - 0.5 * sign * there[..., 1 + along])
-            foretold = here[..., 0] + (here[..., 1:] * part[..., 1:]).sum(-1) + sign * here[..., 1 + along]
+            foretold = here[..., 0] + (here[..., 1] * part[..., 1] + here[..., 2] * part[..., 2])
+            foretold = foretold + sign * here[..., 1 + along]
             goes_on = (part[..., 0] > 0) & (part_box[..., near_side] > 0.4)
             goes_on &= (foretold - part[..., 0]).abs() <= 2 * tolerance * part[..., 0]
             further = torch.where(goes_on, (0.5 + part_box[..., side]).clamp(0, 0.45), 0.0)
@@ -177,11 +222,12 @@ def _reach(
 
 def surfel_hits(
     plane: Float32[Tensor, "n 3"],
-    center: Float32[Tensor, "n 2"],
-    reach: Float32[Tensor, "n 4"],
-    rank: Int64[Tensor, " n"],
-    ident: Int64[Tensor, " n"],
-    source: Int64[Tensor, " n"],
+    cell: Int[Tensor, " n"],
+    reach: Int8[Tensor, "n 4"],
+    rank: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    name: Int64[Tensor, " s"],
+    source_size: tuple[int, int],
     source_intrinsics: Float32[Tensor, "s 3 3"],
     source_cam_from_world: Float32[Tensor, "s 4 4"],
     intrinsics: Float32[Tensor, "v 3 3"],
@@ -197,15 +243,14 @@ def surfel_hits(
     Float32[Tensor, "v {height} {width}"],
 ]:
     """See `splat_surfels`."""
-    # World from source cells and target cells from world, for [u, v, 1, inverse depth]; in float64: far from the
-    # origin nothing is lost.
-    turn, move = source_cam_from_world[:, :3, :3].double(), source_cam_from_world[:, :3, 3:].double()
-    unproject = torch.linalg.inv(turn) @ torch.cat([torch.linalg.inv(source_intrinsics.double()), -move], -1)
-    project = intrinsics.double() @ cam_from_world[:, :3].double()
-    elements = (plane, center, reach, rank, ident, source)
+    table = target_from_source(source_intrinsics, source_cam_from_world, intrinsics, cam_from_world)
+    source = source.long()
+    ident = name[source] * (source_size[0] * source_size[1]) + cell
+    center = torch.stack([cell % source_size[1] + 0.5, cell // source_size[1] + 0.5], -1)
+    elements = (plane, center, reach * REACH_STEP, rank.long(), ident, source)
     views, step = len(intrinsics), max(1, PAIRS_AT_ONCE // max(1, len(plane)))
     parts = [
-        _hits_of_views(*elements, unproject, project[v : v + step], height, width, near, tolerance)
+        _hits_of_views(*elements, table[v : v + step], height, width, near, tolerance)
         for v in range(0, max(1, views), step)
     ]
     index, depth, hit, size = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -213,42 +258,79 @@ def surfel_hits(
     return index.view(shape), depth.view(shape), hit.view(*shape, 2), size.view(shape)
 
 
-def _hits_of_views(plane, center, reach, rank, ident, source, unproject, project, height, width, near, tolerance):
+def target_from_source(
+    source_intrinsics: Float32[Tensor, "s 3 3"],
+    source_cam_from_world: Float32[Tensor, "s 4 4"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+) -> Float32[Tensor, "v s 3 4"]:
+    """Maps from [u, v, 1, inverse depth] of the source views to the target views, the heart of `splat_surfels`.
+
+    Made in float64: far from the origin nothing is lost. See `splat_surfels`.
+    """
+    turn, move = source_cam_from_world[:, :3, :3].double(), source_cam_from_world[:, :3, 3:].double()
+    ray = torch.cat([_inverse(source_intrinsics.double()), -move], -1)
+    unproject = _product(_inverse(turn), ray)
+    project = _product(intrinsics.double(), cam_from_world[:, :3].double())[:, None]
+    table = _product(project[..., :3], unproject[None])
+    table[..., 3] += project[..., 3]
+    return table.float()
+
+
+def _product(a: Float64[Tensor, "*b 3 3"], b: Float64[Tensor, "*c 3 k"]) -> Float64[Tensor, "*d 3 k"]:
+    """Matrix product, summed from left to right."""
+    first, second, third = (a[..., :, i : i + 1] * b[..., i : i + 1, :] for i in range(3))
+    return (first + second) + third
+
+
+def _inverse(m: Float64[Tensor, "s 3 3"]) -> Float64[Tensor, "s 3 3"]:
+    """Inverse by cofactors."""
+    cofactor = lambda i, j: (
+        m[:, (i + 1) % 3, (j + 1) % 3] * m[:, (i + 2) % 3, (j + 2) % 3]
+        - m[:, (i + 1) % 3, (j + 2) % 3] * m[:, (i + 2) % 3, (j + 1) % 3]
+    )
+    rows = torch.stack([torch.stack([cofactor(i, j) for i in range(3)], -1) for j in range(3)], -2)
+    det = (m[:, 0, 0] * rows[:, 0, 0] + m[:, 0, 1] * rows[:, 1, 0]) + m[:, 0, 2] * rows[:, 2, 0]
+    return rows / det[:, None, None]
+
+
+def _hits_of_views(plane, center, reach, rank, ident, source, table, height, width, near, tolerance):
     """`surfel_hits` for a few views, flat: winner, depth, source coordinates and size in target cells per cell."""
-    device, views, cells = plane.device, len(project), height * width
-    # 1. Only elements near the picture go on.
-    view, element = _near_picture(plane, center, source, unproject, project, height, width, near)
-    table = project[:, None, :, :3] @ unproject
-    table[..., 3] += project[:, None, :, 3]
-    per_pair = table.float().flatten(2)[view, source[element]].unflatten(-1, (3, 4))
-    here, middle = plane[element], center[element]
-    image = per_pair[..., 2] + middle[:, :1] * per_pair[..., 0] + middle[:, 1:] * per_pair[..., 1]
-    image = image + here[:, :1] * per_pair[..., 3]
+    device, views, cells = plane.device, len(table), height * width
+    # 1. Only elements go on whose centre is in front of the camera and less than half a picture outside of it.
+    u, v = center.unbind(-1)
+    m = table.flatten(2).permute(2, 0, 1)[..., source].unflatten(0, (3, 4))
+    x, y, z = (((m[i, 2] + u * m[i, 0]) + v * m[i, 1]) + plane[:, 0] * m[i, 3] for i in range(3))
+    margin_x, margin_y = max(width / 2, 4), max(height / 2, 4)
+    inside = (z > near * plane[:, 0]) & (x > -margin_x * z) & (x < (width + margin_x) * z)
+    inside &= (y > -margin_y * z) & (y < (height + margin_y) * z)
+    view, element = inside.nonzero(as_tuple=True)
+    here = plane[element]
 
     # 2. The element's homography [du, dv, 1] -> target, relative to the image of its centre.
-    along_u = per_pair[..., 0] + here[:, 1:2] * per_pair[..., 3]
-    along_v = per_pair[..., 1] + here[:, 2:3] * per_pair[..., 3]
-    middle = image[:, :2] / image[:, 2:]
-    ux, uy = (along_u[:, :2] - middle * along_u[:, 2:]).unbind(-1)
-    vx, vy = (along_v[:, :2] - middle * along_v[:, 2:]).unbind(-1)
-    uz, vz, oz = along_u[:, 2], along_v[:, 2], image[:, 2]
+    oz = z[view, element]
+    mid_x, mid_y = x[view, element] / oz, y[view, element] / oz
+    m = m[:, :, view, element]
+    ux, uy, uz = m[:, 0] + here[:, 1] * m[:, 3]
+    vx, vy, vz = m[:, 1] + here[:, 2] * m[:, 3]
+    ux, uy = ux - mid_x * uz, uy - mid_y * uz
+    vx, vy = vx - mid_x * vz, vy - mid_y * vz
 
     # 3. Target cells whose centres lie in the box around its four corners.
     left, right, top, bottom = reach[element].unbind(-1)
     corner_x, corner_y = [], []
     for du, dv in ((-left, -top), (right, -top), (-left, bottom), (right, bottom)):
-        w = (oz + uz * du + vz * dv).clamp(min=1e-3 * oz)
-        corner_x.append((ux * du + vx * dv) / w)
-        corner_y.append((uy * du + vy * dv) / w)
+        inverse = 1 / torch.maximum((oz + uz * du) + vz * dv, 1e-3 * oz)
+        corner_x.append((ux * du + vx * dv) * inverse)
+        corner_y.append((uy * du + vy * dv) * inverse)
     corner_x, corner_y = torch.stack(corner_x), torch.stack(corner_y)
     x0, x1 = corner_x.amin(0), corner_x.amax(0)
     y0, y1 = corner_y.amin(0), corner_y.amax(0)
     size = torch.maximum((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
-    margin = 1e-3
-    first_x = (x0 + middle[:, 0] - 0.5 - margin).clamp(-1, width).ceil().clamp(min=0).long()
-    last_x = (x1 + middle[:, 0] - 0.5 + margin).clamp(-1, width).floor().clamp(max=width - 1).long()
-    first_y = (y0 + middle[:, 1] - 0.5 - margin).clamp(-1, height).ceil().clamp(min=0).long()
-    last_y = (y1 + middle[:, 1] - 0.5 + margin).clamp(-1, height).floor().clamp(max=height - 1).long()
+    first_x = (((x0 + mid_x) - 0.5) - SLOP).clamp(-1, width).ceil().clamp(min=0).long()
+    last_x = (((x1 + mid_x) - 0.5) + SLOP).clamp(-1, width).floor().clamp(max=width - 1).long()
+    first_y = (((y0 + mid_y) - 0.5) - SLOP).clamp(-1, height).ceil().clamp(min=0).long()
+    last_y = (((y1 + mid_y) - 0.5) + SLOP).clamp(-1, height).floor().clamp(max=height - 1).long()
     across, down = (last_x - first_x + 1).clamp(min=0), (last_y - first_y + 1).clamp(min=0)
     facing = ux * vy - uy * vx > 0  # seen from the side it was seen from
     count = across * down * facing
@@ -259,19 +341,18 @@ def _hits_of_views(plane, center, reach, rank, ident, source, unproject, project
     wide = across[row]
     cell_y = first_y[row] + torch.div(nth, wide, rounding_mode="floor")
     cell_x = first_x[row] + nth % wide
-    packed = torch.stack([middle[:, 0], middle[:, 1], ux, uy, vx, vy, uz, vz, oz, left, right, top, bottom], -1)[row]
+    packed = torch.stack([mid_x, mid_y, ux, uy, vx, vy, uz, vz, oz, left, right, top, bottom], -1)[row]
     mx, my, ux, uy, vx, vy, uz, vz, oz, left, right, top, bottom = packed.unbind(-1)
-    dx, dy = cell_x + 0.5 - mx, cell_y + 0.5 - my
+    dx, dy = (cell_x + 0.5) - mx, (cell_y + 0.5) - my
     a, b, c, d = ux - dx * uz, vx - dx * vz, uy - dy * uz, vy - dy * vz
     det = a * d - b * c
     scale = oz / torch.where(det == 0, torch.inf, det)
     du, dv = (d * dx - b * dy) * scale, (a * dy - c * dx) * scale
-    ratio = oz + uz * du + vz * dv  # target depth over source depth
-    here = plane[element[row]]
-    disparity = here[:, 0] + here[:, 1] * du + here[:, 2] * dv
+    ratio = (oz + uz * du) + vz * dv  # target depth over source depth
+    here = here[row]
+    disparity = (here[:, 0] + here[:, 1] * du) + here[:, 2] * dv
     depth = ratio / disparity
-    slop = 1e-3
-    inside = (du >= -left - slop) & (du <= right + slop) & (dv >= -top - slop) & (dv <= bottom + slop)
+    inside = (du >= -left - SLOP) & (du <= right + SLOP) & (dv >= -top - SLOP) & (dv <= bottom + SLOP)
     inside &= (ratio > 0) & (disparity > 0) & (depth > near) & depth.isfinite()
     row, du, dv, depth = row[inside], du[inside], dv[inside], depth[inside]
     cell = view[row] * cells + (cell_y * width + cell_x)[inside]
@@ -281,72 +362,142 @@ def _hits_of_views(plane, center, reach, rank, ident, source, unproject, project
     agrees = depth <= front[cell] * (1 + tolerance)
     row, du, dv, depth, cell = row[agrees], du[agrees], dv[agrees], depth[agrees], cell[agrees]
     chosen, size = element[row], size[row]
-    octaves = size.clamp(min=1e-6).log2()
-    blur = (2 * (octaves - 0.5)).ceil().clamp(0, 15) + (-octaves - 1).floor().clamp(0, 15)
-    outside = torch.maximum(du.abs(), dv.abs()) > 0.5 + slop
+    octaves = _log2_ceil(size * size * 0.5)  # 2 log2(size) - 1
+    blur = octaves.clamp(0, 15) + (-_log2_ceil(size * 2)).clamp(0, 15)
+    outside = torch.maximum(du.abs(), dv.abs()) > 0.5 + SLOP
     left, right, top, bottom = (reach[chosen] <= 0.5).unbind(-1)
     fringe = (left & (du < -FRINGE)) | (right & (du > FRINGE)) | (top & (dv < -FRINGE)) | (bottom & (dv > FRINGE))
-    key = (rank[chosen] << 6) + (fringe.long() << 5) + blur.clamp(max=30).long()
+    key = (rank[chosen] << 6) + (fringe.long() << 5) + blur
     key = (((key << 1) | outside) << 44) | ident[chosen]
     best = torch.full((views * cells,), EMPTY, device=device).scatter_reduce(0, cell, key, "amin")
     won = key == best[cell]
     cell, chosen = cell[won], chosen[won]
     index = torch.full((views * cells,), -1, device=device).index_put((cell,), chosen)
     out = torch.zeros(views * cells, 4, device=device)
-    fine = torch.stack([du[won], dv[won]], -1).mul(1024).round().div(1024) + center[chosen]
+    fine = (torch.stack([du[won], dv[won]], -1) * 1024 + 0.5).floor() / 1024 + center[chosen]
     out[cell] = torch.cat([depth[won, None], fine, size[won, None]], -1)
     return index, out[:, 0], out[:, 1:3], out[:, 3]
 
 
-def _near_picture(plane, center, source, unproject, project, height, width, near):
-    """(view, element) pairs whose centre is in front of the camera and less than half a picture outside of it."""
-    rows = unproject.float()[source]
-    ray = rows[:, :, 0] * center[:, :1] + rows[:, :, 1] * center[:, 1:] + rows[:, :, 2]
-    world = torch.cat([ray + rows[:, :, 3] * plane[:, :1], plane[:, :1]], -1)  # homogeneous
-    x, y, z = (world @ project.float().flatten(0, 1).T).T.unflatten(0, (-1, 3)).unbind(1)
-    margin_x, margin_y = max(width / 2, 4), max(height / 2, 4)
-    inside = (z > near * plane[:, 0]) & (x > -margin_x * z) & (x < (width + margin_x) * z)
-    inside &= (y > -margin_y * z) & (y < (height + margin_y) * z)
-    return inside.nonzero(as_tuple=True)
+def _log2_ceil(x: Float32[Tensor, " m"]) -> Int64[Tensor, " m"]:
+    """Base-2 logarithm of positive numbers, rounded up, from their bits."""
+    bits = x.view(torch.int32).long()
+    return (bits >> 23) - 127 + ((bits & 0x7F_FFFF) != 0)
 
 
-def gather_taps(
+def gather_rows(
+    features: Float[Tensor, "n c"],
     plane: Float32[Tensor, "n 3"],
-    center: Float32[Tensor, "n 2"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
     lookup: Int[Tensor, "s h w"],
-    source: Int64[Tensor, " m"],
+    chosen: Int64[Tensor, " m"],
+    hit: Float32[Tensor, "m 2"],
+    tolerance: float,
+) -> Float[Tensor, "m c"]:
+    """See `gather`."""
+    if not len(plane):
+        return features.new_zeros(len(chosen), features.shape[1])
+    neighbour, weight = _taps(plane, cell, source, lookup, chosen.clamp(min=0), hit, tolerance)
+    weight = torch.where((chosen >= 0)[:, None], weight, 0.0)
+    rows = [features[neighbour[:, k]].float() * weight[:, k, None] for k in range(4)]
+    return (((rows[0] + rows[1]) + rows[2]) + rows[3]).to(features.dtype)
+
+
+def _taps(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    lookup: Int[Tensor, "s h w"],
     chosen: Int64[Tensor, " m"],
     hit: Float32[Tensor, "m 2"],
     tolerance: float,
 ) -> tuple[Int64[Tensor, "m 4"], Float32[Tensor, "m 4"]]:
-    """The four source elements around each hit and their weights, which sum to one. See `gather`."""
+    """The four source elements around each hit and their weights, which sum to one."""
     height, width = lookup.shape[1:]
     corner = (hit - 0.5).floor()
-    fraction = hit - 0.5 - corner
+    fraction = (hit - 0.5) - corner
     step = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=hit.device)
     x, y = (corner[:, None].long() + step).unbind(-1)
-    weight = torch.where(step == 1, fraction[:, None], 1 - fraction[:, None]).prod(-1)
+    across, down = torch.where(step == 1, fraction[:, None], 1 - fraction[:, None]).unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    neighbour = lookup[source[:, None], y.clamp(0, height - 1), x.clamp(0, width - 1)].long()
+    neighbour = lookup[source[chosen].long()[:, None], y.clamp(0, height - 1), x.clamp(0, width - 1)].long()
     exists = inside & (neighbour >= 0)
     neighbour = torch.where(exists, neighbour, chosen[:, None])
 
     # A neighbour belongs to the same surface if either plane foretells the other.
-    at = lambda p, c, where: p[..., 0] + ((where - c) * p[..., 1:]).sum(-1)
-    mine, theirs = plane[chosen][:, None], plane[neighbour]
-    my_center, their_center = center[chosen][:, None], center[neighbour]
-    truth = at(mine, my_center, hit[:, None])
-    error = torch.minimum(
-        (at(theirs, their_center, hit[:, None]) - truth).abs() / truth,
-        (at(mine, my_center, their_center) - theirs[..., 0]).abs() / theirs[..., 0],
-    )
-    weight = weight * (exists & (error <= tolerance))
-    return neighbour, weight / weight.sum(-1, keepdim=True)
+    at = lambda p, du, dv: (p[..., 0] + du * p[..., 1]) + dv * p[..., 2]
+    mine, theirs, (hit_x, hit_y) = plane[chosen][:, None], plane[neighbour], hit[:, None].unbind(-1)
+    mine_x, mine_y = (cell[chosen] % width)[:, None] + 0.5, (cell[chosen] // width)[:, None] + 0.5
+    their_x, their_y = x + 0.5, y + 0.5
+    truth = at(mine, hit_x - mine_x, hit_y - mine_y)
+    agrees = (at(theirs, hit_x - their_x, hit_y - their_y) - truth).abs() <= tolerance * truth
+    agrees |= (at(mine, their_x - mine_x, their_y - mine_y) - theirs[..., 0]).abs() <= tolerance * theirs[..., 0]
+    weight = torch.where(exists & agrees, across * down, 0.0)
+    total = ((weight[:, 0] + weight[:, 1]) + weight[:, 2]) + weight[:, 3]
+    return neighbour, weight / total[:, None]
 
 
-def weighted_rows(
-    features: Float[Tensor, "n c"], neighbour: Int64[Tensor, "m 4"], weight: Float32[Tensor, "m 4"]
-) -> Float[Tensor, "m c"]:
-    """Weighted sum of four rows per output, in float32, in the dtype of the features. See `gather`."""
-    rows = features[neighbour.flatten()].unflatten(0, neighbour.shape).float()
-    return (rows * weight[..., None]).sum(1).to(features.dtype)
+def seen_through(
+    points: Float32[Tensor, "n 3"],
+    plane: Float32[Tensor, "m 3"],
+    lookup: Int[Tensor, "v h w"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    tolerance: float,
+    strict: bool,
+) -> Int64[Tensor, " n"]:
+    """See `seen_through`."""
+    height, width = lookup.shape[1:]
+    total = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    if not len(plane):
+        return total
+    offsets = [(dx - 0.5, dy - 0.5) for dy in (0, 1) for dx in (0, 1)] if strict else [(0.0, 0.0)]
+    for view in range(len(lookup)):
+        u, v, z = (value[0] for value in _image(points, intrinsics[view, None], cam_from_world[view, None]))
+        free, limit = z > 0, z * (1 + tolerance)
+        for dx, dy in offsets:
+            column, row = (u + dx).floor(), (v + dy).floor()
+            free = free & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            x, y = torch.where(free, column, 0.0).long(), torch.where(free, row, 0.0).long()
+            element = lookup[view, y, x].long()
+            here = plane[element.clamp(min=0)]
+            surface = here[:, 0]
+            if not strict:
+                surface = (surface + (u - (x + 0.5)) * here[:, 1]) + (v - (y + 0.5)) * here[:, 2]
+            free &= (element >= 0) & (surface * limit < 1)
+        total += free
+    return total
+
+
+def voxel_overlap(
+    points: Float32[Tensor, "n 3"],
+    view: Int[Tensor, " n"],
+    other_points: Float32[Tensor, "m 3"],
+    other_view: Int[Tensor, " m"],
+    views: int,
+    other_views: int,
+    size: float,
+) -> Float32[Tensor, "{views} {other_views}"]:
+    """See `voxel_overlap`."""
+    # 1. A number for each occupied voxel: axis after axis, so that no extent is too large for 64 bits.
+    place = torch.cat([points, other_points]).double() / size
+    place = place.floor().clamp(-(2.0**62), 2.0**62).long()
+    number = torch.zeros_like(place[:, 0])
+    for axis in place.unbind(-1):
+        values, rank = axis.unique(return_inverse=True)
+        number = (number * len(values) + rank).unique(return_inverse=True)[1]
+    voxels = int(number.max()) + 1 if len(number) else 0
+
+    # 2. Which views occupy which voxel, each once; then shared voxels per pair of views.
+    mine = (view.long() * voxels + number[: len(points)]).unique()
+    theirs = torch.zeros(voxels, other_views, dtype=torch.int64, device=points.device)
+    theirs[number[len(points) :], other_view.long()] = 1
+    count = torch.zeros(views, dtype=torch.int64, device=points.device)
+    shared = count[:, None].repeat(1, other_views)
+    if len(mine):
+        owner, voxel = mine // voxels, mine % voxels
+        shared.index_add_(0, owner, theirs[voxel])
+        count.index_add_(0, owner, torch.ones_like(owner))
+    union = count[:, None] + theirs.sum(0) - shared
+    return shared.float() / union.clamp(min=1).float()

@@ -9,8 +9,7 @@ from torch import Tensor
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import LiftedViews
 from mirage.kernels import ops
-
-REACH_STEP = 1 / 128  # reaches are stored in one byte each
+from mirage.kernels.reference import REACH_STEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +150,14 @@ class Surfels:
     def render(self, cameras: Cameras) -> Hits:
         """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
         rank = 2 * (~self.observed).long() + self.edge
-        area = self.lookup[0].numel() if len(self.name) else 0
         index, depth, place, size = ops.splat_surfels(
             self.plane,
-            self.center,
-            self.reach * REACH_STEP,
+            self.cell,
+            self.reach,
             rank,
-            self.name[self.source] * area + self.cell,
-            self.source.long(),
+            self.source,
+            self.name,
+            tuple(self.lookup.shape[1:]),
             self.intrinsics,
             self.cam_from_world,
             cameras.intrinsics.float(),
@@ -170,28 +169,18 @@ class Surfels:
 
     def sample(self, hits: Hits) -> Float[Tensor, "v c h w"]:
         """The latents at the hits, zero where there are none."""
-        seen = hits.index >= 0
-        chosen = hits.index[seen]
         values = ops.gather(
-            self.features, self.plane, self.center, self.lookup, self.source[chosen].long(), chosen, hits.place[seen]
+            self.features,
+            self.plane,
+            self.cell,
+            self.source,
+            self.lookup,
+            hits.index.flatten(),
+            hits.place.flatten(0, 2),
         )
-        out = self.features.new_zeros(*seen.shape, self.features.shape[1]).index_put((seen,), values)
-        return out.permute(0, 3, 1, 2)
+        return values.unflatten(0, hits.index.shape).permute(0, 3, 1, 2)
 
     def in_free_space(self, points: Float32[Tensor, "m 3"], tolerance: float) -> Bool[Tensor, " m"]:
         """Points that some source view saw through: all four cells around their image lie clearly behind them."""
-        height, width = self.lookup.shape[1:]
-        cam = torch.einsum("sij,mj->smi", self.cam_from_world[:, :3, :3], points) + self.cam_from_world[:, None, :3, 3]
-        z = cam[..., 2].clamp(min=1e-6)
-        image = torch.einsum("sij,smj->smi", self.intrinsics[:, :2], cam / z[..., None])
-        corner = (image - 0.5).clamp(-2, max(height, width) + 2).floor().long()
-        free = cam[..., 2] > 1e-6
-        view = torch.arange(len(self.name), device=points.device)[:, None]
-        for dy in (0, 1):
-            for dx in (0, 1):
-                x, y = corner[..., 0] + dx, corner[..., 1] + dy
-                inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-                element = self.lookup[view, y.clamp(0, height - 1), x.clamp(0, width - 1)].long()
-                behind = 1 / self.plane[element.clamp(min=0), 0] > z * (1 + tolerance)
-                free &= inside & (element >= 0) & behind
-        return free.any(0)
+        cameras = (self.intrinsics, self.cam_from_world)
+        return ops.seen_through(points, self.plane, self.lookup, *cameras, tolerance=tolerance) > 0
