@@ -381,46 +381,45 @@ def voxel_overlap(
 ) -> Float32[Tensor, "{views} {other_views}"]:
     r"""Tell how much of space two sets of views have in common: the overlap of the voxels that their points occupy.
 
-        The paper's rule for the choice of reference frames, for all pairs of views at once.
+    The paper's rule for the choice of reference frames, for all pairs of views at once.
 
-        Equation:
-            .. math:: |V_i \cap W_j| / |V_i \cup W_j|, \qquad V_i = \{\lfloor p / size
-    floor : p \in i\}
+    Equation:
+        .. math:: |V_i \cap W_j| / |V_i \cup W_j|, \qquad V_i = \{\lfloor p / size \rfloor : p \in i\}
 
-            The paper takes 0.1 m and recalls from an overlap of 0.04.
+        The paper takes 0.1 m and recalls from an overlap of 0.04.
 
-        Convention:
-            World points; voxel k of an axis covers [k, k + 1) times `size`.
+    Convention:
+        World points; voxel k of an axis covers [k, k + 1) times `size`.
 
-        Args:
-            points: World points of the one set of views, in world units.
-            view: View of each of them, from 0.
-            other_points: World points of the other set of views, in world units.
-            other_view: View of each of them, from 0.
-            views: Number of views of the one set.
-            other_views: Number of views of the other set.
-            size: Side of a voxel, in world units.
+    Args:
+        points: World points of the one set of views, in world units.
+        view: View of each of them, from 0.
+        other_points: World points of the other set of views, in world units.
+        other_view: View of each of them, from 0.
+        views: Number of views of the one set.
+        other_views: Number of views of the other set.
+        size: Side of a voxel, in world units.
 
-        Returns:
-            Intersection over union per pair of views, 0 for two views without points.
+    Returns:
+        Intersection over union per pair of views, 0 for two views without points.
 
-        Raises:
-            ValueError: If `size` is not positive.
+    Raises:
+        ValueError: If `size` is not positive.
 
-        Gradient:
-            None.
+    Gradient:
+        None.
 
-        Cost:
-            O((n + m) log(n + m) + n * other_views) time and memory; host syncs.
+    Cost:
+        O((n + m) log(n + m) + n * other_views) time and memory; host syncs.
 
-        Example:
-            The views share one of three voxels.
+    Example:
+        The views share one of three voxels.
 
-            >>> one = torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5]])
-        >>> other = torch.tensor([[1.2, 0.1, 0.9], [2.0, 0.0, 0.0]])
-            >>> zero = torch.zeros(2, dtype=torch.int64)
-            >>> round(voxel_overlap(one, zero, other, zero, 1, 1, size=1.0).item(), 3)
-            0.333
+        >>> one = torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5]])
+    >>> other = torch.tensor([[1.2, 0.1, 0.9], [2.0, 0.0, 0.0]])
+        >>> zero = torch.zeros(2, dtype=torch.int64)
+        >>> round(voxel_overlap(one, zero, other, zero, 1, 1, size=1.0).item(), 3)
+        0.333
     """
     if not size > 0:
         raise ValueError(f"size must be positive, got {size}")
