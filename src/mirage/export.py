@@ -65,13 +65,13 @@ def export_ply(
             f"{codec.stride} and {codec.channels} channels"
         )
     steps = memory.stride if pixels else 1
-    columns, rows = _reached(memory.surfels.reach, steps)
+    columns, rows = reached(memory.surfels.reach, steps)
     count = int((columns.sum(1) * rows.sum(1)).sum())
     with atomic(path) as aside, aside.open("wb") as file:
         file.write(HEADER.format(count=count).encode())
         for elements, colours in _decoded(memory, codec, steps, batch):
             shown = rows[elements][:, :, None] & columns[elements][:, None]
-            place, normal = _surface(memory.surfels, elements, steps)
+            place, normal = surface_points(memory.surfels, elements, steps)
             vertices = np.empty(int(shown.sum()), VERTEX)
             for name, value in (("place", place[shown]), ("normal", normal[shown]), ("colour", colours[shown.cpu()])):
                 vertices[name] = value.cpu().numpy()
@@ -104,14 +104,14 @@ def _middles(steps: int, device: torch.device) -> Float32[Tensor, " k"]:
     return (torch.arange(steps, device=device) + 0.5) / steps - 0.5
 
 
-def _reached(reach: Int8[Tensor, "n 4"], steps: int) -> tuple[Bool[Tensor, "n k"], Bool[Tensor, "n k"]]:
+def reached(reach: Int8[Tensor, "n 4"], steps: int) -> tuple[Bool[Tensor, "n k"], Bool[Tensor, "n k"]]:
     """Columns and rows of points in each cell that lie on its surface."""
     left, right, top, bottom = (reach * REACH_STEP)[..., None].unbind(1)
     place = _middles(steps, reach.device)
     return (place >= -left) & (place <= right), (place >= -top) & (place <= bottom)
 
 
-def _surface(
+def surface_points(
     surfels: Surfels, elements: Int64[Tensor, " m"], steps: int
 ) -> tuple[Float32[Tensor, "m k k 3"], Float32[Tensor, "m k k 3"]]:
     """World positions of the points of some elements, row by row, and their normals.
