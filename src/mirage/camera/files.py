@@ -1,54 +1,31 @@
-"""Camera files: each reader says what it understood, and refuses what it would have to guess.
+"""Camera files: what a format is recognised by, who reads it, and the checks that are the same for all.
 
-A further format is one more function in `READERS`: it gives the poses as the file means them, in OpenCV axes, or None
-if the content is not of its format. Checks, sizes and the choice of the world are the same for all.
+A file is opened as what it holds, exactly one row of `FORMATS` must recognise it, and its reader gives the poses as
+the file means them. A further format is one more row. See docs/formats.md.
 """
 
 import itertools
-import json
 import math
 import re
-import zipfile
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float64
-from PIL import Image
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
+from mirage.camera.content import Content, Poses, open_content
+from mirage.camera.formats import FORMATS, Format
 from mirage.camera.rigid import invert, nearest_rotation, rebase, rigid, rotation_angle
 from mirage.camera.trajectory import Trajectory
 
 CV_FROM_GL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 SHAPE_TOLERANCE = 0.05  # how much the shape of an image may differ from the one its intrinsics describe
 ORTHONORMAL_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Poses:
-    """What a reader found, before any check.
-
-    Attributes:
-        cam_from_file: Transforms from the file's world to the camera (OpenCV axes), in units of the file.
-        intrinsics: Pinhole matrices, corner convention, one or one per pose.
-        places: Where each pose stands ("line 3"), for error messages.
-        convention: How the file writes poses and intrinsics.
-        size: Rows and columns of the image that `intrinsics` belong to; (1, 1) if they are normalised, None if the
-            file does not say.
-        notes: What was ignored.
-    """
-
-    cam_from_file: Float64[Tensor, "n 4 4"]
-    intrinsics: Float64[Tensor, "m 3 3"]
-    places: list[str]
-    convention: str
-    size: tuple[int, int] | None
-    notes: tuple[str, ...] = ()
+GUESS = math.radians(60)  # field of view over the longer side where neither the file nor the caller knows one
+AXES = {"opencv": "OpenCV", "opengl": "OpenGL"}
+DIRECTIONS = {"w2c": "camera from world", "c2w": "world from camera"}
+PIXELS = ("corner", "center")
+CONVENTION = "w2c or c2w, opencv or opengl, and corner or center (where pixel position 0 is)"
 
 
 def load_trajectory(
@@ -57,7 +34,11 @@ def load_trajectory(
     width: int | None = None,
     *,
     format: str = "auto",
+    convention: str | None = None,
     camera: Cameras | None = None,
+    lens: Cameras | None = None,
+    scale: float = 1.0,
+    center: float | None = None,
 ) -> Trajectory:
     """Read a camera path from a file or a folder, whatever format it has.
 
@@ -68,42 +49,103 @@ def load_trajectory(
         path: A camera file, or a folder that holds one under its usual name.
         height: Rows of the image that the cameras are for; the file's own if it has one.
         width: Columns of that image.
-        format: A name of `READERS`, or "auto" to recognise the content.
+        format: A name of `FORMATS`, or "auto" to recognise the content.
+        convention: What the file means, where it is not what its format says: any of w2c or c2w, opencv or opengl,
+            corner or center (where pixel position 0 is), as in "c2w opengl". Bare arrays need the first two.
         camera: One camera whose intrinsics and size take the place of the file's (an image of another lens or shape).
+        lens: One camera whose intrinsics are taken where the file has none; else 60 degrees are.
+        scale: Factor on every distance of the file, in world units; Lyra's `--pose_scale`.
+        center: Distance of the point that the path turns about from the first camera, in world units; ViewCrafter.
 
     Returns:
         The cameras at `height` x `width`, with what was understood.
 
     Raises:
-        ValueError: If the file is missing, of no known format, broken, without poses, or if its poses or intrinsics
-            cannot be right; the message names the file and the place.
+        ValueError: If the file is missing, of no known format or of more than one, broken, without poses, or if its
+            poses or intrinsics cannot be right; the message names the file and the place.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"no camera path at {path}: no such file or folder")
-    if format != "auto" and format not in READERS:
-        raise ValueError(f"unknown camera format {format!r}, expected auto or one of {', '.join(READERS)}")
-    if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
-        raise ValueError(f"{path} holds no poses: the file is empty")
-    for name in READERS if format == "auto" else [format]:
-        if (poses := READERS[name](path)) is not None:
-            break
-    else:
-        known = ", ".join(READERS) if format == "auto" else format
-        raise ValueError(f"{path} is not a camera path of a known format (looked for {known})")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
+    name, poses, notes = _understood(Path(path), format, convention, center)
+    return finish(poses, str(path), name, height, width, camera=camera, lens=lens, scale=scale, notes=notes)
 
-    notes = list(poses.notes)
-    cam_from_file = _checked_poses(poses, path, notes)
+
+def nominal_size(
+    path: str | Path, *, format: str = "auto", convention: str | None = None, center: float | None = None
+) -> tuple[int, int]:
+    """Rows and columns to look at a camera file with when no picture is at hand.
+
+    Args:
+        path: See `load_trajectory`.
+        format: See `load_trajectory`.
+        convention: See `load_trajectory`.
+        center: See `load_trajectory`.
+
+    Returns:
+        The file's own size; else 480 rows of the shape that its intrinsics describe, or as wide as 16 : 9.
+
+    Raises:
+        ValueError: See `load_trajectory`.
+    """
+    _, poses, _ = _understood(Path(path), format, convention, center)
+    shape = 16 / 9
+    if poses.intrinsics is not None and len(poses.intrinsics):
+        if poses.size not in (None, (1, 1)):
+            return poses.size
+        k = poses.intrinsics[0]
+        shape = (k[1, 1] / k[0, 0] if poses.size else k[0, 2] / k[1, 2]).item()
+    elif poses.size:
+        return poses.size
+    return 480, round(480 * shape) if 0.1 < shape < 10 else 480
+
+
+def finish(
+    poses: Poses,
+    source: str,
+    name: str,
+    height: int | None,
+    width: int | None,
+    *,
+    camera: Cameras | None = None,
+    lens: Cameras | None = None,
+    scale: float = 1.0,
+    notes: tuple[str, ...] = (),
+) -> Trajectory:
+    """Check poses and make cameras of them.
+
+    Args:
+        poses: What a reader found.
+        source: What it was read from.
+        name: Its format.
+        height: See `load_trajectory`.
+        width: See `load_trajectory`.
+        camera: See `load_trajectory`.
+        lens: See `load_trajectory`.
+        scale: See `load_trajectory`.
+        notes: What to say besides.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the poses or intrinsics cannot be right.
+    """
+    said = [*poses.notes, *notes]
+    convention = f"{DIRECTIONS[poses.direction]}, {AXES[poses.axes]} axes, {poses.lens}"
+    if poses.pixels == "center":
+        convention += " with centres at integers (0.5 was added)"
+    cam_from_file = _checked_poses(poses, source, convention, said)
     if camera is None:
-        cameras = _with_intrinsics(poses, path, height, width)
+        cameras = _with_intrinsics(poses, source, height, width, lens, said)
     else:
         cameras = Cameras(camera.intrinsics[:1].cpu(), torch.eye(4)[None], camera.height, camera.width)
-        notes.append("intrinsics of the file not used")
+        said.append("intrinsics of the file not used")
     off = cam_from_file[0, :3, 3].norm().item(), math.degrees(rotation_angle(cam_from_file[0, :3, :3]).item())
     if max(off) > 0:
-        notes.append(
-            f"re-based to the first pose, which was {off[0]:.3g} units and {off[1]:.3g} degrees off the origin"
-        )
+        said.append(f"re-based to the first pose, which was {off[0]:.3g} units and {off[1]:.3g} degrees off the origin")
+    if scale != 1:
+        cam_from_file[:, :3, 3] *= scale
+        said.append(f"distances multiplied by {scale:g}")
     return Trajectory(
         cameras=Cameras(
             cameras.intrinsics.expand(len(cam_from_file), 3, 3).clone(),
@@ -111,324 +153,176 @@ def load_trajectory(
             cameras.height,
             cameras.width,
         ).validate(),
-        source=str(path),
+        source=source,
         format=name,
-        convention=poses.convention,
-        notes=tuple(notes),
+        convention=convention,
+        notes=tuple(said),
         file_from_world=invert(cam_from_file[0]).float(),
+        prompts=poses.prompts,
     )
 
 
-def read_spatia(path: Path) -> Poses | None:
-    """Spatia: `w2c.txt`, a JSON matrix per line, with `intrinsics.txt`, `[fx fy cx cy]`, beside it.
+def _understood(
+    path: Path, format: str, convention: str | None, center: float | None
+) -> tuple[str, Poses, tuple[str, ...]]:
+    """The name of the one format that recognises a file, its poses with a complete convention, and what to say."""
+    if not path.exists():
+        raise ValueError(f"no camera path at {path}: no such file or folder")
+    if format != "auto" and format not in FORMATS:
+        raise ValueError(f"unknown camera format {format!r}, expected auto or one of {', '.join(FORMATS)}")
+    if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
+        raise ValueError(f"{path} holds no poses: the file is empty")
+    wanted = FORMATS if format == "auto" else {format: FORMATS[format]}
+    found = [
+        (name, content) for name, content in _candidates(path, wanted, center) if _recognises(wanted[name], content)
+    ]
+    if not found:
+        known = ", ".join(FORMATS) if format == "auto" else f"{format}: {FORMATS[format].what}"
+        raise ValueError(f"{path} is not a camera path of a known format (looked for {known})")
+    if len(found) > 1:
+        said = ", ".join(f"{content.path.name} as {name}" for name, content in found[:8])
+        if len({content.path for _, content in found}) > 1:
+            raise ValueError(f"{path} holds more than one camera path: {said}; name the file")
+        raise ValueError(f"{path} can be read in more than one way: {said}; say which with format")
+    name, content = found[0]
+    poses = FORMATS[name].read(content)
+    notes = (f"read from {content.path.relative_to(path)}",) if path.is_dir() and content.path != path else ()
+    return name, *_in_convention(poses, path, convention, notes)
 
-    Args:
-        path: The file of poses, or the folder of both.
 
-    Returns:
-        The poses, or None if the content is of another format.
+def _candidates(path: Path, formats: dict[str, Format], center: float | None) -> list[tuple[str, Content]]:
+    """What could be read: the file itself, or the files of a folder that are called as a format calls them."""
+    if not path.is_dir():
+        content = open_content(path, center)
+        return [(name, content) for name in formats]
+    opened, found = {}, []
+    for name, format in formats.items():
+        for pattern in format.files:
+            if pattern == ".":
+                files = [path]
+            else:
+                files = sorted(file for file in path.glob(pattern) if file.is_dir() == ("folder" in format.kinds))
+            for file in files[:32]:
+                if file not in opened:
+                    opened[file] = open_content(file, center)
+                found.append((name, opened[file]))
+            if any(_recognises(format, opened[file]) for file in files[:32]):
+                break
+    return found
 
-    Raises:
-        ValueError: If the content is of this format but broken.
-    """
-    file = path / "w2c.txt" if path.is_dir() else path
-    lines = _lines(file)
-    if not file.is_file() or (file.name != "w2c.txt" and not (lines and lines[0][1].startswith("[["))):
-        return None
-    matrices, places = [], []
-    for place, line in lines:
-        try:
-            matrices.append(_matrix(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{file}, {place}: expected a 4 x 4 matrix as a JSON list, got {line[:40]!r}") from error
-        places.append(place)
-    lens = file.with_name("intrinsics.txt")
-    if not lens.is_file():
-        raise ValueError(f"{file} needs an intrinsics.txt with [fx fy cx cy] beside it")
-    rows = [re.split(r"[\s,]+", line.strip("[] \t")) for _, line in _lines(lens)]
-    try:
-        intrinsics = torch.stack([_pinhole(*map(float, row)) for row in rows])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{lens}: expected one line of four numbers [fx fy cx cy]") from error
-    if len(intrinsics) not in (1, len(matrices)):
+
+def _recognises(format: Format, content: Content) -> bool:
+    return content.kind in format.kinds and format.recognise(content)
+
+
+def _in_convention(
+    poses: Poses, path: Path, convention: str | None, notes: tuple[str, ...]
+) -> tuple[Poses, tuple[str, ...]]:
+    """The poses with what the caller says of them."""
+    said = {"direction": poses.direction, "axes": poses.axes, "pixels": poses.pixels}
+    words = [word for word in re.split(r"[^a-z0-9]+", (convention or "").lower()) if word]
+    kinds = {**dict.fromkeys(DIRECTIONS, "direction"), **dict.fromkeys(AXES, "axes"), **dict.fromkeys(PIXELS, "pixels")}
+    if any(word not in kinds for word in words) or len({kinds[word] for word in words}) < len(words):
+        raise ValueError(f"convention must be {CONVENTION}, got {convention!r}")
+    said |= {kinds[word]: word for word in words}
+    if not said["direction"] or not said["axes"]:
         raise ValueError(
-            f"{lens} has {len(intrinsics)} lines for the {len(matrices)} poses of {file.name}, expected one"
+            f"{path} is a bare array of matrices, which does not say what they mean: give convention, {CONVENTION}, as "
+            'in "c2w opencv"'
         )
-    return Poses(
-        cam_from_file=_stack(matrices),
-        intrinsics=intrinsics,
-        places=places,
-        convention="camera from world, OpenCV axes, intrinsics divided by the image size",
-        size=(1, 1),
-    )
+    if said["pixels"] == "center" and (poses.intrinsics is None or poses.size == (1, 1)):
+        raise ValueError(f"{path}: convention center is for intrinsics in pixels, but the file has {poses.lens}")
+    if words:
+        notes = (*notes, f"convention as told: {' '.join(words)}")
+    return Poses(**{**vars(poses), **said}), notes
 
 
-def read_realestate10k(path: Path) -> Poses | None:
-    """RealEstate10K: a URL, then `timestamp fx fy cx cy k1 k2` and a 3 x 4 matrix per line.
-
-    Lines with a frame's name in place of the time and without `k1 k2` are read as well, and a caption after the URL.
-
-    Args:
-        path: The text file.
-
-    Returns:
-        The poses, or None if the content is of another format.
-
-    Raises:
-        ValueError: If the content is of this format but broken.
-    """
-    lines = [] if path.is_dir() else _lines(path)
-    rows = [(place, _numbers(line)) for place, line in lines]
-    while rows and sum(map(math.isfinite, rows[0][1])) < 5:  # the URL and a caption
-        rows.pop(0)
-    if not lines or not (
-        lines[0][1].startswith(("http://", "https://")) or len(rows[0][1] if rows else []) in (17, 19)
-    ):
-        return None
-    lens, matrices, distorted = [], [], False
-    for place, row in rows:
-        if len(row) not in (17, 19):
-            raise ValueError(f"{path}, {place}: expected 19 numbers (or a name and 16), got {len(row)}")
-        lens.append(_pinhole(*row[1:5]))
-        distorted |= len(row) == 19 and any(row[5:7])
-        matrices.append(_matrix(np.reshape(row[-12:], (3, 4)).tolist()))
-    times = [row[0] for _, row in rows]
-    notes = ["lens distortion ignored"] if distorted else []
-    if any(later <= earlier for earlier, later in itertools.pairwise(times)):
-        notes.append("time does not run forward in every line; the order of the lines is kept")
-    return Poses(
-        cam_from_file=_stack(matrices),
-        intrinsics=torch.stack(lens) if lens else torch.zeros(0, 3, 3, dtype=torch.float64),
-        places=[place for place, _ in rows],
-        convention="camera from world, OpenCV axes, intrinsics divided by the image size, arbitrary units",
-        size=(1, 1),
-        notes=tuple(notes),
-    )
-
-
-def read_nerfstudio(path: Path) -> Poses | None:
-    """Nerfstudio and SEVA: `transforms.json` with OpenGL `transform_matrix` and intrinsics in pixels.
-
-    Args:
-        path: The JSON file, or its folder.
-
-    Returns:
-        The poses, or None if the content is of another format.
-
-    Raises:
-        ValueError: If the content is of this format but broken.
-    """
-    file = path / "transforms.json" if path.is_dir() else path
-    if file.suffix != ".json" or not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
-        return None
-    if "FISHEYE" in str(content.get("camera_model", "")).upper():
-        raise ValueError(
-            f"{file}: camera_model {content['camera_model']} is not a pinhole camera; undistort the images"
-        )
-    lens, matrices, places, sizes = [], [], [], set()
-    for index, frame in enumerate(content["frames"]):
-        places.append(f"frame {index}")
-        entry = {**frame, **content} if isinstance(frame, dict) else {}
-        try:
-            matrices.append(_matrix(entry["transform_matrix"]) @ CV_FROM_GL)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}, frame {index}: expected a transform_matrix of 4 x 4 numbers") from error
-        try:
-            size = (int(entry["h"]), int(entry["w"])) if "h" in entry and "w" in entry else None
-            lens.append(_nerfstudio_lens(entry, size))
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise ValueError(
-                f"{file}, frame {index}: expected intrinsics in numbers: fl_x (and fl_y, cx, cy) or camera_angle_x, "
-                "with w and h unless cx and cy are given"
-            ) from error
-        sizes.add(size)
-    if len(sizes) > 1:
-        raise ValueError(f"{file}: images of different sizes (rows, columns) {sorted(map(str, sizes))} in one path")
-    file_from_cam = _stack(matrices)
-    notes = []
-    if "applied_transform" in content:
-        try:
-            file_from_cam = torch.linalg.inv(_matrix(content["applied_transform"])) @ file_from_cam
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{file}: expected an invertible applied_transform of 3 x 4 numbers") from error
-        notes.append("applied_transform undone")
-    if any(content.get(key) for key in ("k1", "k2", "k3", "k4", "p1", "p2")):
-        notes.append("lens distortion ignored")
-    return Poses(
-        cam_from_file=_inverse(file_from_cam),
-        intrinsics=torch.stack(lens) if lens else torch.zeros(0, 3, 3, dtype=torch.float64),
-        places=places,
-        convention="world from camera, OpenGL axes, intrinsics in pixels",
-        size=sizes.pop() if sizes else None,
-        notes=tuple(notes),
-    )
-
-
-def read_rgbd(path: Path) -> Poses | None:
-    """A folder of RGB-D frames: `cameras.npz` with `c2w` or `w2c`, `K` in pixels, `depth_scale`; images in `rgb/`.
-
-    Args:
-        path: The folder, or its `cameras.npz`.
-
-    Returns:
-        The poses, or None if the content is of another format.
-
-    Raises:
-        ValueError: If the content is of this format but broken.
-    """
-    file = path / "cameras.npz" if path.is_dir() else path
-    if file.suffix != ".npz" or not file.is_file():
-        return None
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {k: torch.from_numpy(archive[k].astype(np.float64)) for k in ("c2w", "w2c", "K") if k in archive}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} is not a readable archive of plain arrays: {error}") from error
-    if "K" not in arrays or not {"c2w", "w2c"} & set(arrays):
-        return None
-    for name, array in arrays.items():
-        last = (3, 3) if name == "K" else (4, 4)
-        if array.shape[-2:] != last or array.ndim not in ((2, 3) if name == "K" else (3,)):
-            raise ValueError(f"{file}: expected {name} of shape (n, {last[0]}, {last[1]}), got {tuple(array.shape)}")
-    cam_from_file = arrays.get("w2c", arrays.get("c2w"))
-    if "w2c" in arrays and "c2w" in arrays:
-        if len(arrays["w2c"]) != len(arrays["c2w"]):
-            raise ValueError(f"{file}: {len(arrays['w2c'])} poses in w2c but {len(arrays['c2w'])} in c2w")
-        wrong = (arrays["w2c"] @ arrays["c2w"] - torch.eye(4, dtype=torch.float64)).abs().amax((1, 2)) > 1e-2
-        if wrong.any():
-            raise ValueError(f"{file}, pose {wrong.nonzero()[0].item()}: w2c is not the inverse of c2w")
-    elif "c2w" in arrays:
-        cam_from_file = _inverse(cam_from_file)
-    intrinsics = arrays["K"].reshape(-1, 3, 3).clone()
-    if len(intrinsics) not in (1, len(cam_from_file)):
-        raise ValueError(
-            f"{file}: {len(intrinsics)} intrinsics K for {len(cam_from_file)} poses, expected 1 or as many"
-        )
-    intrinsics[:, :2, 2] += 0.5
-    size = None
-    for first in sorted(p for p in (file.parent / "rgb").glob("*") if p.suffix in (".png", ".jpg", ".jpeg"))[:1]:
-        with Image.open(first) as image:
-            size = image.height, image.width
-    return Poses(
-        cam_from_file=cam_from_file,
-        intrinsics=intrinsics,
-        places=[f"pose {index}" for index in range(len(cam_from_file))],
-        convention="world from camera, OpenCV axes, intrinsics in pixels with centres at integers (0.5 was added)",
-        size=size,
-    )
-
-
-READERS: dict[str, Callable[[Path], Poses | None]] = {
-    "spatia": read_spatia,
-    "rgbd": read_rgbd,
-    "nerfstudio": read_nerfstudio,
-    "realestate10k": read_realestate10k,
-}
-
-
-def _checked_poses(poses: Poses, path: Path, notes: list[str]) -> Tensor:
-    """The poses as exactly rigid transforms, or an error that names the first that is not one."""
-    matrix = poses.cam_from_file
+def _checked_poses(poses: Poses, source: str, convention: str, notes: list[str]) -> Tensor:
+    """The poses as exactly rigid transforms from the file to the camera, or an error that names the first bad one."""
+    matrix = poses.matrices
     if len(matrix) == 0:
-        raise ValueError(f"{path} holds no poses")
+        raise ValueError(f"{source} holds no poses")
     rotation = matrix[:, :3, :3]
     error = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
     last = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     checks = {
         "the pose holds a number that is not finite": matrix.isfinite().all(2).all(1),
-        "the last row of the pose is not 0 0 0 1": (matrix[:, 3] - last).abs().amax(1) < 1e-6,
         "the rotation is not orthonormal": error < ORTHONORMAL_TOLERANCE,
+        "the last row of the pose is not 0 0 0 1": (matrix[:, 3] - last).abs().amax(1) < 1e-6,
         "the rotation is a mirror image (determinant below 0)": torch.linalg.det(rotation.nan_to_num()) > 0,
+        "the pose is farther away than 1e+9 units": matrix[:, :3, 3].abs().amax(1) < 1e9,
     }
     for fault, good in checks.items():
         if not good.all():
             first = (~good).nonzero()[0].item()
             by = f", R R^T is off the identity by {error[first]:.2g}" if "orthonormal" in fault else ""
-            raise ValueError(f"{path}, {poses.places[first]}: {fault}{by} (expected {poses.convention})")
+            raise ValueError(f"{source}, {poses.places[first]}: {fault}{by} (expected {convention})")
+    for n, (before, after) in enumerate(itertools.pairwise(poses.times or ()), 1):
+        if not after > before:
+            raise ValueError(
+                f"{source}, {poses.places[n]}: time must run forward, got {after:.10g} after {before:.10g}; put the "
+                "poses in order, or take out what is there twice"
+            )
     if error.max() > 1e-5:
         notes.append(f"rotations made exactly orthonormal (they were off by up to {error.max().item():.1g})")
-    return rigid(nearest_rotation(rotation), matrix[:, :3, 3])
+    if poses.axes == "opengl" and poses.direction == "c2w":
+        matrix = matrix @ CV_FROM_GL
+    elif poses.axes == "opengl":
+        matrix = CV_FROM_GL @ matrix
+    exact = rigid(nearest_rotation(matrix[:, :3, :3]), matrix[:, :3, 3])
+    return invert(exact) if poses.direction == "c2w" else exact
 
 
-def _with_intrinsics(poses: Poses, path: Path, height: int | None, width: int | None) -> Cameras:
+def _with_intrinsics(
+    poses: Poses, source: str, height: int | None, width: int | None, lens: Cameras | None, notes: list[str]
+) -> Cameras:
     """Cameras at the origin with the file's intrinsics at the wanted image size, or an error if they disagree."""
     k, size = poses.intrinsics, poses.size
     if height is None or width is None:
         if size is None or size == (1, 1):
-            raise ValueError(f"{path} does not say how large the image is: give height and width")
+            raise ValueError(f"{source} does not say how large the image is: give height and width")
         height, width = size
-    if not k.isfinite().all() or not (k[:, [0, 1], [0, 1]] > 0).all():
-        raise ValueError(f"{path}: intrinsics must be finite with a positive focal length, got {k[0].tolist()}")
     rows, columns = size or (height, width)
     if min(height, width, rows, columns) <= 0:
-        raise ValueError(f"{path}: image sizes must be positive, got {rows} x {columns} for {height} x {width}")
+        raise ValueError(f"{source}: image sizes must be positive, got {rows} x {columns} for {height} x {width}")
+    if k is None and poses.square is None:
+        if lens is not None:
+            notes.append("the file has no intrinsics: those of the picture are taken")
+            return lens.to("cpu")[:1].resize(height, width)
+        notes.append(f"the file has no intrinsics: {math.degrees(GUESS):g} degrees over the longer side are assumed")
+        return Cameras.from_fov(GUESS, height, width)
+    if k is None:
+        kind, values = poses.square
+        focal = values if kind == "focal" else (columns if kind == "across" else rows) / 2 / (values / 2).tan()
+        k = torch.zeros(len(values), 3, 3, dtype=torch.float64)
+        k[:, 0, 0] = k[:, 1, 1] = focal
+        k[:, 0, 2], k[:, 1, 2], k[:, 2, 2] = columns / 2, rows / 2, 1.0
+    if len(k) not in (1, len(poses.matrices)):
+        raise ValueError(f"{source}: {len(k)} intrinsics for {len(poses.matrices)} poses, expected 1 or as many")
+    if not k.isfinite().all() or not (k[:, [0, 1], [0, 1]] > 0).all():
+        raise ValueError(f"{source}: intrinsics must be finite with a positive focal length, got {k[0].tolist()}")
+    fixed = k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])
+    if fixed.abs().max() > 1e-6:
+        wrong = k[fixed.abs().amax(1).argmax()].tolist()
+        raise ValueError(f"{source}: intrinsics must be fx 0 cx, 0 fy cy, 0 0 1 (no skew), got {wrong}")
+    k = k.clone()
+    k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    if poses.pixels == "center":
+        k[:, :2, 2] += 0.5
     shape = (k[:, 1, 1] / k[:, 0, 0]).mean().item() if size == (1, 1) else columns / rows
     if abs(math.log(shape * height / width)) > SHAPE_TOLERANCE:
         raise ValueError(
-            f"{path}: its intrinsics are those of an image with width / height = {shape:.3f}, but the image is "
+            f"{source}: its intrinsics are those of an image with width / height = {shape:.3f}, but the image is "
             f"{width} x {height} ({width / height:.3f}); crop the image to that shape, or keep its own intrinsics"
         )
     scale = torch.tensor([width / columns, height / rows, 1.0], dtype=torch.float64)
     k = k * scale[:, None]
     if not ((k[:, :2, 2] > 0) & (k[:, :2, 2] < torch.tensor([width, height]))).all():
         x, y = k[0, :2, 2].tolist()
-        raise ValueError(f"{path}: the principal point ({x:.1f}, {y:.1f}) is outside the image of {width} x {height}")
+        raise ValueError(f"{source}: the principal point ({x:.1f}, {y:.1f}) is outside the image of {width} x {height}")
     fov = math.degrees(2 * math.atan(width / 2 / k[:, 0, 0].mean().item()))
     if not 2 < fov < 170:
         raise ValueError(
-            f"{path}: intrinsics give a field of view of {fov:.3g} degrees; are they in the unit expected?"
+            f"{source}: intrinsics give a field of view of {fov:.3g} degrees; are they in the unit expected?"
         )
     return Cameras(k.float(), torch.eye(4).expand(len(k), 4, 4), height, width)
-
-
-def _lines(file: Path) -> list[tuple[str, str]]:
-    """The lines of a text file that are not blank, with their places; none if it is not a text file."""
-    if not file.is_file() or b"\0" in (content := file.read_bytes()):
-        return []
-    lines = content.decode("utf-8", errors="replace").splitlines()
-    return [(f"line {n}", line.strip()) for n, line in enumerate(lines, 1) if line.strip()]
-
-
-def _numbers(line: str) -> list[float]:
-    """The words of a line as numbers; words that are none become NaN."""
-    return [float(word) if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", word, re.I) else math.nan for word in line.split()]
-
-
-def _matrix(rows: list) -> Tensor:
-    """A 4 x 4 matrix from 4 x 4 or 3 x 4 numbers."""
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise ValueError(f"expected 4 x 4 or 3 x 4 numbers, got {tuple(matrix.shape)}")
-    return torch.cat([matrix, torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)])[:4]
-
-
-def _stack(matrices: list[Tensor]) -> Tensor:
-    return torch.stack(matrices) if matrices else torch.zeros(0, 4, 4, dtype=torch.float64)
-
-
-def _inverse(matrices: Tensor) -> Tensor:
-    """Inverses that keep every fault visible to the checks: NaN stays NaN, no inverse becomes a rotation of zeros."""
-    finite = matrices.isfinite().all(2).all(1)[:, None, None]
-    inverse, info = torch.linalg.inv_ex(matrices.nan_to_num(posinf=0.0, neginf=0.0))
-    flat = torch.diag(torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
-    return torch.where(finite, torch.where((info == 0)[:, None, None], inverse, flat), torch.nan)
-
-
-def _pinhole(fx: float, fy: float, cx: float, cy: float) -> Tensor:
-    return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
-
-
-def _nerfstudio_lens(entry: dict, size: tuple[int, int] | None) -> Tensor:
-    """Intrinsics of one nerfstudio frame (its own keys and those of the file), in pixels."""
-    if "fl_x" in entry:
-        fx = float(entry["fl_x"])
-    else:
-        fx = float(entry["w"]) / 2 / math.tan(float(entry["camera_angle_x"]) / 2)
-    center = [float(entry[key]) if key in entry else float(entry[side]) / 2 for key, side in (("cx", "w"), ("cy", "h"))]
-    return _pinhole(fx, float(entry.get("fl_y", fx)), *center)

@@ -14,8 +14,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.camera.files import load_trajectory
+from mirage.camera.files import finish, load_trajectory
 from mirage.camera.rigid import compose, invert, look_at, screw
+from mirage.camera.text_readers import POSE_STRING, pose_string
 from mirage.camera.trajectory import Trajectory, measure_motion, resample
 
 TURN_COST = math.radians(30)  # a turn of this much takes as many frames as a move of one unit
@@ -35,13 +36,15 @@ def build_path(
     *,
     scale: float = 1.0,
     keep_intrinsics: bool = False,
+    center: float = 1.0,
 ) -> Trajectory:
     """Make the camera path that a user asks for in words.
 
-    Four kinds of words are understood:
+    Five kinds of words are understood:
 
     - a preset with options, `orbit:radius=2,degrees=30` (`PRESETS`);
     - a text command, `forward 2, left 30deg, back 2` (`walk`);
+    - a pose string of HY-WorldPlay, `w-3,right-4` (`pose_string`);
     - a camera file or folder (`load_trajectory`), which also brings its intrinsics;
     - `there-and-back:` or `a-b-a-b:` before any of these.
 
@@ -51,6 +54,7 @@ def build_path(
         camera: One camera: the input image's size, intrinsics and pose.
         scale: Factor on every distance, in world units.
         keep_intrinsics: Keep the intrinsics of `camera` where a file has its own.
+        center: Distance of the point that a file of turns about a centre means (ViewCrafter), before `scale`.
 
     Returns:
         The path, whose first camera is at `camera`, bit for bit.
@@ -69,12 +73,22 @@ def build_path(
     if name in LEGS:
         inner = rest.strip() or "forward 1, left 20deg"
         leg = build_path(
-            inner, frames and leg_frames(frames, LEGS[name]), camera, scale=scale, keep_intrinsics=keep_intrinsics
+            inner,
+            frames and leg_frames(frames, LEGS[name]),
+            camera,
+            scale=scale,
+            keep_intrinsics=keep_intrinsics,
+            center=center,
         )
         order = fold(frames or LEGS[name] * (len(leg.cameras) - 1) + 1, LEGS[name])
         return _made(leg.cameras[order], spec, leg.format, leg.convention, leg.notes, leg.file_from_world)
-    if name not in PRESETS and _exists(spec):
-        file = load_trajectory(spec, camera.height, camera.width, camera=camera if keep_intrinsics else None)
+    exists = name not in PRESETS and _exists(spec)
+    if exists or POSE_STRING.fullmatch(spec):
+        size, own = (camera.height, camera.width), camera if keep_intrinsics else None
+        if exists:
+            file = load_trajectory(spec, *size, camera=own, lens=camera, center=center)
+        else:
+            file = finish(pose_string(spec), spec, "pose-string", *size, camera=own, lens=camera)
         cameras, notes = file.cameras.to(camera.cam_from_world.device), list(file.notes)
         if frames is not None and frames < len(cameras):
             notes.append(f"the first {frames} of {len(cameras)} poses")
@@ -91,7 +105,7 @@ def build_path(
     if name in PRESETS:
         cameras = PRESETS[name](camera, frames, scale=scale, **_options(name, rest if colon else ""))
         return _made(cameras, spec, "preset", "relative to the camera")
-    if re.search(r"[/\\]|\.(txt|json|npz)$", spec):
+    if re.search(r"[/\\]|\.(txt|json|npz|npy|bin)$", spec):
         raise ValueError(f"no camera path at {spec}: no such file or folder")
     try:
         cameras = walk(spec, camera, frames, scale=scale)

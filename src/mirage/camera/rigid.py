@@ -213,19 +213,32 @@ def interpolate(
         >>> round(rotation_angle(half[:3, :3]).item(), 5), half[0, 3].item()
         (1.5708, 2.0)
     """
-    a, b = _quaternion(first[..., :3, :3]), _quaternion(second[..., :3, :3])
+    a, b = to_quaternion(first[..., :3, :3]), to_quaternion(second[..., :3, :3])
     b = torch.where((a * b).sum(-1, keepdim=True) < 0, -b, b)
     angle = 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
     small = angle < 1e-6
     sine = torch.where(small, 1.0, angle.sin())
     before = torch.where(small, 1 - amount, ((1 - amount) * angle).sin() / sine)
     after = torch.where(small, amount, (amount * angle).sin() / sine)
-    rotation = _rotation(before[..., None] * a + after[..., None] * b)
+    rotation = from_quaternion(before[..., None] * a + after[..., None] * b)
     return rigid(rotation, torch.lerp(first[..., :3, 3], second[..., :3, 3], amount[..., None]))
 
 
-def _quaternion(rotation: Tensor) -> Tensor:
-    """Unit quaternions (w, x, y, z); each from its largest component, so no case divides by little."""
+def to_quaternion(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Write rotations as unit quaternions, scalar first.
+
+    Each comes from its largest component, so no case divides by little.
+
+    Args:
+        rotation: Rotation matrices.
+
+    Returns:
+        `(w, x, y, z)`; of the two signs either one.
+
+    Example:
+        >>> to_quaternion(torch.diag(torch.tensor([-1.0, 1.0, -1.0]))).abs().tolist()
+        [0.0, 0.0, 1.0, 0.0]
+    """
     (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (row.unbind(-1) for row in rotation.unbind(-2))
     products = torch.stack(  # four times q_i q_j
         [
@@ -241,8 +254,19 @@ def _quaternion(rotation: Tensor) -> Tensor:
     return torch.nn.functional.normalize(row, dim=-1)
 
 
-def _rotation(quaternion: Tensor) -> Tensor:
-    """Rotation matrices of quaternions (w, x, y, z) of any length."""
+def from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Give the rotation matrices of quaternions.
+
+    Args:
+        quaternion: `(w, x, y, z)`, scalar first, of any length but 0.
+
+    Returns:
+        Rotation matrices.
+
+    Example:
+        >>> from_quaternion(torch.tensor([0.0, 0.0, 2.0, 0.0])).diagonal().tolist()
+        [-1.0, 1.0, -1.0]
+    """
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

@@ -1,14 +1,14 @@
 """A camera path and what is known about it: where it came from, how far it goes, how much it turns."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.camera.rigid import interpolate, invert, rebase, rotation_angle
+from mirage.camera.rigid import compose, interpolate, invert, rebase, rotation_angle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ class Trajectory:
         convention: How the source writes poses and intrinsics.
         notes: What was changed or ignored, one sentence each.
         file_from_world: Transform from our world (the first camera) to the world of the file, in units of the file.
+        prompts: First frame and text of each prompt that the file has.
     """
 
     cameras: Cameras
@@ -87,11 +88,18 @@ class Trajectory:
     convention: str
     notes: tuple[str, ...] = ()
     file_from_world: Float32[Tensor, "4 4"]
+    prompts: tuple[tuple[int, str], ...] = ()
 
     @property
     def motion(self) -> Motion:
         """How the cameras move."""
         return measure_motion(self.cameras)
+
+    @property
+    def file_cameras(self) -> Cameras:
+        """The cameras in the world of the file, as they were before the first became the world."""
+        pose = compose(self.cameras.cam_from_world.double(), invert(self.file_from_world.double()))
+        return replace(self.cameras, cam_from_world=pose.float())
 
     def __str__(self) -> str:
         height, width = self.cameras.height, self.cameras.width
