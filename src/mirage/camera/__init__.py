@@ -12,3 +12,5 @@ from mirage.camera.trajectory import Trajectory as Trajectory
 from mirage.camera.trajectory import cut as cut
 from mirage.camera.trajectory import measure_motion as measure_motion
 from mirage.camera.trajectory import resample as resample
+from mirage.camera.writers import WRITERS as WRITERS
+from mirage.camera.writers import save_trajectory as save_trajectory

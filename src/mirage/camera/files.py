@@ -320,7 +320,7 @@ def _with_intrinsics(
     if not ((k[:, :2, 2] > 0) & (k[:, :2, 2] < torch.tensor([width, height]))).all():
         x, y = k[0, :2, 2].tolist()
         raise ValueError(f"{source}: the principal point ({x:.1f}, {y:.1f}) is outside the image of {width} x {height}")
-    fov = math.degrees(2 * math.atan(width / 2 / k[:, 0, 0].mean().item()))
+    fov = math.degrees(2 * math.atan(max(width / k[:, 0, 0].mean().item(), height / k[:, 1, 1].mean().item()) / 2))
     if not 2 < fov < 170:
         raise ValueError(
             f"{source}: intrinsics give a field of view of {fov:.3g} degrees; are they in the unit expected?"
