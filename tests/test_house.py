@@ -27,7 +27,7 @@ FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row
 DATA = {"models", "assets"}  # weights and pictures, no code
 ROOMS_OF = {  # third-party package -> the only rooms that may import it
     "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training"},
-    "transformers": {"denoise", "geometry", "pipeline"},
+    "transformers": {"denoise", "geometry", "pipeline", "checkpoint"},
     "triton": {"kernels"},
     "numba": {"kernels"},
     "accelerate": {"training"},

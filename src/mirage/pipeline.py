@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-import re
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from mirage.camera.cameras import Cameras
+from mirage.checkpoint import load_lora
+from mirage.checkpoint.conditions import BranchConditions
+from mirage.checkpoint.hub import HUB_OPTIONS, fetch
+from mirage.checkpoint.wan import published_layout, wan_parts
 from mirage.chunks import Chunk, plan_chunks
 from mirage.denoise.conditioning import Conditioning
 from mirage.denoise.sampler import sample
@@ -36,6 +40,7 @@ from mirage.video.wan import WanCodec
 
 EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
 MEMORIES = ("latent", "colour", "none")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,32 +149,74 @@ class MiragePipeline(DiffusionPipeline):
             size=list(size),
         )
         self.codec: LatentCodec = NanoCodec(vae) if isinstance(vae, NanoAutoencoder) else WanCodec(vae)
+        self.conditions = BranchConditions(self.codec, transformer.config.memory_layout, preceding_frames)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "nano", **options: object) -> "MiragePipeline":
-        """Load a model: "nano" is embedded; any other name is a folder or a hub name, as in diffusers.
+    def from_pretrained(
+        cls,
+        name: str | Path = "nano",
+        *,
+        memory: str | Path | None = None,
+        lora: str | Path | None = None,
+        memory_layout: str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: object,
+    ) -> "MiragePipeline":
+        """Load a model: "nano" is embedded; any other name is a folder or a hub name.
+
+        A folder may be our own (`save_pretrained`), a Wan pipeline of diffusers, or as Wan publishes it. A Wan model
+        needs the weights of a memory branch, see `mirage.checkpoint.wan.wan_parts`; without one the path would be
+        ignored, and only calls with `memory="none"` are answered.
 
         Args:
-            name: "nano", a folder that `save_pretrained` wrote, or "owner/name" on the hub.
-            options: As in `DiffusionPipeline.from_pretrained`.
+            name: "nano", a folder, or "owner/name" on the hub.
+            memory: Weights of a memory branch for a Wan model: a file, a folder, or "owner/name" on the hub.
+            lora: Weights of a low-rank adapter, likewise.
+            memory_layout: What the branch reads, if its keys and shapes do not tell it rightly.
+            dtype: Of the weights; as they were saved if None, for Wan models bfloat16 (the autoencoder in float32).
+            options: For the hub: `revision`, `cache_dir`, `token`, `local_files_only`; else as in
+                `DiffusionPipeline.from_pretrained`.
 
         Returns:
             The pipeline, on the CPU.
 
         Raises:
-            ValueError: If there is no such model, or its weights are damaged.
+            ValueError: If there is no such model, the hub cannot be reached, or weights are damaged or do not fit.
         """
-        folder = EMBEDDED.get(str(name), Path(name))
-        on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) is not None
-        if not folder.is_dir() and not on_hub:
-            raise ValueError(f"model must be {', '.join(EMBEDDED)}, a folder or OWNER/NAME on the hub, got {name}")
-        if folder.is_dir() and not (folder / "model_index.json").is_file():
-            raise ValueError(f"model must be a folder with a model_index.json, got {folder}")
-        try:
-            return super().from_pretrained(str(folder), **options)
-        except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
-            hint = "" if folder.is_dir() else "; without a network, give a folder that holds the model"
-            raise ValueError(f"model {name} cannot be loaded: {error}{hint}") from error
+        hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+        folder = EMBEDDED.get(str(name)) or fetch(name, "model", **hub)
+        branch, adapter = (path and fetch(path, what, **hub) for path, what in ((memory, "memory"), (lora, "lora")))
+        if published_layout(folder) == "mirage":
+            if memory is not None:
+                raise ValueError(f"memory must be left out, because {name} comes with its own branch, got {memory}")
+            try:
+                pipeline = super().from_pretrained(str(folder), **({"dtype": dtype} if dtype else {}), **options)
+            except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
+                raise ValueError(f"model {name} cannot be loaded: {error}") from error
+        else:
+            pipeline = cls(**wan_parts(folder, branch, memory_layout=memory_layout, dtype=dtype), **options)
+            if branch is None:
+                log.warning("%s has no memory branch: a camera path will be ignored. Give one with memory=", name)
+        if adapter is not None:
+            load_lora(pipeline.transformer, adapter)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **options: object) -> None:
+        """Write all parts into a folder that `from_pretrained` reads.
+
+        Args:
+            save_directory: The folder.
+            options: As in `DiffusionPipeline.save_pretrained`.
+
+        Raises:
+            ValueError: If an adapter is loaded: it would be lost.
+        """
+        if getattr(self.transformer, "peft_config", None):
+            raise ValueError(
+                f"transformer must have no adapter when it is saved, got {', '.join(self.transformer.peft_config)}: "
+                "call transformer.fuse_lora() and transformer.unload_lora() first"
+            )
+        super().save_pretrained(save_directory, **options)
 
     @torch.no_grad()
     def __call__(
@@ -438,20 +485,23 @@ class MiragePipeline(DiffusionPipeline):
         )
         written = cameras[stride - 1 :: stride]
         targets = Cameras.cat([state.cameras[-1], written])
+        preceding = state.generated[:-1]  # as many as the state keeps
         with clock("read"):
             known = store.read(targets)
+            every = Cameras.cat([state.cameras[-1], cameras])
+            features, visible, second = self.conditions(store, known, every, len(preceding))
         with clock("recall"):
             chosen = self._recall(known, targets, state.cameras, state.depth)
-        preceding = state.generated[:-1][-self.config.preceding_frames :] if self.config.preceding_frames else None
         with clock("denoise"):
             latents = sample(
                 self.transformer,
                 self.scheduler,
                 Conditioning(
-                    features=known.features,
-                    visible=known.visible,
+                    features=features,
+                    visible=visible,
+                    second=second,
                     unmoved=known.unmoved,
-                    preceding=preceding if preceding is not None and len(preceding) else None,
+                    preceding=preceding if len(preceding) else None,
                     reference=state.clean[chosen] if len(chosen) else None,
                     first=state.clean[-1:],
                     context=text,

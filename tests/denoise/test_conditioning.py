@@ -56,12 +56,12 @@ def test_branch_takes_further_channels_at_the_target_frames(conditions, generato
 
 def test_constant_layout_takes_the_constant_as_it_is(conditions, generator):
     constant = torch.randn(1, 5, 4, 5, 7, generator=generator)
-    known = replace(conditions(1), constant=constant)
+    known = replace(conditions(1), second=constant)
     assert torch.equal(branch_input(known, "constant")[:, 4:].transpose(1, 2), constant)
     with pytest.raises(ValueError, match=r"5 frames .* got None"):
         branch_input(conditions(1), "constant")
     with pytest.raises(ValueError, match=r"5 frames .* got 3"):
-        branch_input(replace(known, constant=constant[:, :3]), "constant")
+        branch_input(replace(known, second=constant[:, :3]), "constant")
 
 
 def test_batched_adds_one_axis_once(conditions):

@@ -114,7 +114,7 @@ def test_memory_of_another_length_is_refused(tiny, inputs):
         ({"vace_layers": [1]}, "ascend from 0"),
         ({"vace_in_channels": 3}, "at least in_channels=4"),
         ({"memory_layout": "constant"}, "that is 8, got 5"),
-        ({"memory_layout": "both"}, "one of mask, constant, got 'both'"),
+        ({"memory_layout": "both"}, "one of mask, constant, score, got 'both'"),
         ({"prediction": "noise"}, "one of velocity, residual"),
         ({"patch_size": (2, 2, 2)}, r"patch_size must be \(1, rows, columns\)"),
         ({"attention_head_dim": 11}, "even"),

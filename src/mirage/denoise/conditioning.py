@@ -18,8 +18,9 @@ class Conditioning:
         visible: Cells that the memory has seen.
         unmoved: Visible cells whose features are already those of the target: a "residual" model leaves them alone.
         extra: Further channels for the memory branch at the target frames, for instance of the memory's geometry.
-        constant: Stands in for the visibility in the "constant" layout (the released code's: an encoded video of ones),
-            at the target and preceding frames. It depends on the shape only: compute it once.
+        second: What stands beside the features in the layouts "constant" (the released code's: an encoded video of ones,
+            which depends on the shape only) and "score" (Spatia's: an encoded video of what is seen), at the target
+            and preceding frames.
         preceding: Clean frames just before the first target frame, oldest first.
         reference: Clean past frames that saw the same place.
         first: Clean first target frames, which sampling keeps bit for bit.
@@ -33,7 +34,7 @@ class Conditioning:
     visible: Bool[Tensor, "*b t h w"]
     unmoved: Bool[Tensor, "*b t h w"] | None = None
     extra: Float[Tensor, "*b t e h w"] | None = None
-    constant: Float[Tensor, "*b m c h w"] | None = None
+    second: Float[Tensor, "*b m c h w"] | None = None
     preceding: Float[Tensor, "*b p c h w"] | None = None
     reference: Float[Tensor, "*b r c h w"] | None = None
     first: Float[Tensor, "*b k c h w"] | None = None
@@ -103,13 +104,13 @@ def branch_input(conditioning: Conditioning, layout: str) -> Float[Tensor, "b m 
 
     Args:
         conditioning: With a leading batch axis.
-        layout: "mask": [features | visibility | extra]; "constant": [features | constant], for released weights.
+        layout: "mask": [features | visibility | extra]; "constant" and "score": [features | second].
 
     Returns:
         The channels of the branch in the transformer's axis order, dtype of the features.
 
     Raises:
-        ValueError: If the constant is missing or has another number of frames.
+        ValueError: If `second` is missing where it is needed, or has another number of frames.
 
     Example:
         Two target frames of one cell, the second unseen, and a preceding frame.
@@ -131,12 +132,12 @@ def branch_input(conditioning: Conditioning, layout: str) -> Float[Tensor, "b m 
         known = torch.zeros_like(second[:, :1]).expand(-1, past.shape[1], -1, -1, -1).clone()
         known[:, :, 0] = 1
         second = torch.cat([second, known], dim=1)
-    if layout == "constant":
-        if conditioning.constant is None or conditioning.constant.shape[1] != features.shape[1]:
-            got = None if conditioning.constant is None else conditioning.constant.shape[1]
+    if layout != "mask":
+        if conditioning.second is None or conditioning.second.shape[1] != features.shape[1]:
+            got = None if conditioning.second is None else conditioning.second.shape[1]
             raise ValueError(
-                f"constant must have {features.shape[1]} frames (target and preceding) for a model with "
-                f"memory_layout='constant', got {got}"
+                f"second must have {features.shape[1]} frames (target and preceding) for a model with "
+                f"memory_layout={layout!r}, got {got}"
             )
-        second = conditioning.constant.to(features)
+        second = conditioning.second.to(features)
     return torch.cat([features, second], dim=2).transpose(1, 2)

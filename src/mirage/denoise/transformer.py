@@ -38,7 +38,7 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
             empty for a model without branch.
         vace_in_channels: Channels that the memory branch reads, in the layout `memory_layout`.
         memory_layout: "mask": [features | visibility | further channels]; "constant": [features | a constant], as
-            the released code has it. See `mirage.denoise.conditioning.branch_input`.
+            the released code has it; "score": [features | an encoded score of what is seen], as Spatia has it. See `mirage.denoise.conditioning.branch_input`.
         prediction: What the output means. "velocity": noise minus clean latents (flow matching). "residual": clean
             latents minus the prior, the memory where it is visible and zero elsewhere. See `mirage.denoise.flow`.
 
@@ -72,11 +72,11 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
     ) -> None:
         super().__init__()
         _check_config(patch_size, attention_head_dim, in_channels, num_layers, vace_layers, vace_in_channels)
-        _check_choice("memory_layout", memory_layout, ("mask", "constant"))
+        _check_choice("memory_layout", memory_layout, ("mask", "constant", "score"))
         _check_choice("prediction", prediction, ("velocity", "residual"))
-        if vace_layers and memory_layout == "constant" and vace_in_channels != 2 * in_channels:
+        if vace_layers and memory_layout != "mask" and vace_in_channels != 2 * in_channels:
             raise ValueError(
-                f"vace_in_channels must be twice in_channels with memory_layout='constant', that is {2 * in_channels}, "
+                f"vace_in_channels must be twice in_channels with memory_layout={memory_layout!r}, that is {2 * in_channels}, "
                 f"got {vace_in_channels}"
             )
         dim = num_attention_heads * attention_head_dim
