@@ -50,7 +50,7 @@ def test_a_file_that_is_no_memory_is_refused(memory, tmp_path):
     with pytest.raises(ValueError, match="not a readable safetensors"):
         LatentMemory.load(path)
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="must hold a mirage-latent-memory of version 2"):
+    with pytest.raises(ValueError, match="must hold a mirage-latent-memory of version 3"):
         LatentMemory.load(path)
 
 

@@ -70,7 +70,7 @@ class ColourMemory(Memory):
         if len(latents) != 1:
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
         lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
-        surfels = Surfels.empty(frames).append(frames[0], lifted, 0, cameras, lifted.valid[0], 0)
+        surfels = Surfels.of_views(frames, lifted, cameras, lifted.valid, 0)
         return cls(surfels, codec)
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from mirage.camera.cameras import Cameras
 from mirage.memory.memory import check_cameras
 from mirage.memory.store import Surfels
 
-FORMAT, VERSION = "mirage-latent-memory", 2
+FORMAT, VERSION = "mirage-latent-memory", 3
 FEATURES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 DIMS = {field.name: field.type.dim_str.split() for field in fields(Surfels)}  # such as ["s", "h", "w"]
 

@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.geometry.lift import LiftedViews, lift
+from mirage.geometry.lift import lift
 from mirage.kernels import ops
 from mirage.memory.files import load_surfels, save_surfels
-from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
-from mirage.memory.merge import merge
+from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
+from mirage.memory.merge import append, merge
 from mirage.memory.store import Surfels
 
 Read = Literal["gather", "nearest", "nearest-corner"]
@@ -88,12 +88,11 @@ class LatentMemory(Memory):
         if read not in READS:
             raise ValueError(f"read must be one of {', '.join(READS)}, got {read!r}")
         height, width = latents.shape[2:]
-        surfels = Surfels.empty(latents if dtype is None else latents[:0].to(dtype))
+        stored = latents if dtype is None else _stored(latents, dtype)
         lifted = lift(depth.float(), height, width, keep=keep)
         camera = _on_cells(cameras, height, width, read)
-        surfels = surfels.append(latents[0], lifted, 0, camera, lifted.valid[0], 0)
-        if budget_bytes is not None and surfels.nbytes > budget_bytes:
-            raise ValueError(f"budget_bytes is {budget_bytes}, but the first view alone takes {surfels.nbytes}")
+        surfels = Surfels.of_views(stored, lifted, camera, lifted.valid, 0)
+        check_budget(budget_bytes, surfels.nbytes)
         memory = cls(surfels, stride, read=read, budget_bytes=budget_bytes)
         memory._next_name = 1
         return memory
@@ -134,7 +133,13 @@ class LatentMemory(Memory):
         else:
             points = self.surfels.points
             features, index = ops.splat_nearest(
-                points, self.surfels.features, camera.intrinsics, camera.cam_from_world, height, width
+                points,
+                self.surfels.features,
+                camera.intrinsics,
+                camera.cam_from_world,
+                height,
+                width,
+                near=self.surfels.near,
             )
             z = torch.einsum("vj,nj->vn", camera.cam_from_world[:, 2, :3], points) + camera.cam_from_world[:, 2, 3:]
             depth = z.gather(1, index.flatten(1).clamp(min=0)).view(index.shape) if len(points) else index.float()
@@ -154,14 +159,18 @@ class LatentMemory(Memory):
         frames: Float[Tensor, "v 3 Y X"] | None = None,
         keep: Bool[Tensor, "v H W"] | None = None,
     ) -> UpdateReport:
-        """Remember what is new in these views (Eq. 6, filtered).
+        """Remember what is new in these views or seen better (Eq. 6, filtered), by the rules of `merge`.
 
-        Depth is first aligned to the memory over all views at once. Then view by view, so that they do not repeat each
-        other, a cell is *explained* if the memory shows a surface there within 10 % of its depth (and, unless that
-        is the first view's, not magnified more than 1.5 times: then it is *refined*); *rejected* if it lies behind
-        the surface that the memory shows there, or in space that a remembered view has seen through (movers, wrong
-        depth); else *new*. New cells and the ring of explained cells around them, which closes the seam, are written.
-        Over the budget the oldest imagined elements go first, of equal age those on depth edges; the first view never.
+        Depth is first aligned to the memory over all views at once. A cell that the memory knows already is not
+        written, nor one that contradicts it; coarse elements behind finer ones, and elements that updates see through
+        again and again, are retired; over the budget the least useful go. The first view always stays and always reads
+        back as it was given. The same views cost nothing, however often they come.
+
+        Of the "nearest" reads all valid cells are written (Eq. 6), whether known or not, as the paper does.
+
+        `nbytes` is within the budget before and after. In between, eight views at a time are worked on: beside the
+        elements before and after there are, for a while, the cells of eight views and a copy of the geometry without
+        features; see `merge`.
 
         Args:
             latents: Latents of the views.
@@ -185,43 +194,16 @@ class LatentMemory(Memory):
             )
         if latents.device != self.surfels.features.device:
             raise ValueError(f"latents must be on {self.surfels.features.device}, got {latents.device}")
-        height, width = grid[1:]
-        camera = _on_cells(cameras, height, width, self._read)
-        lifted = lift(depth.float(), height, width, keep=keep)
-        if self._read != "gather":
-            return self._append_all(latents, lifted, camera)
-
-        merged = merge(self.surfels, latents, lifted, camera, self._next_name)
-        self.surfels, evicted = self._within_budget(merged.surfels)
+        stored = _stored(latents, self.surfels.features.dtype)
+        camera = _on_cells(cameras, *grid[1:], self._read)
+        lifted = lift(depth.float(), *grid[1:], keep=keep)
+        if self._read == "gather":
+            merged = merge(self.surfels, stored, lifted, camera, self._next_name, budget_bytes=self.budget_bytes)
+        else:
+            merged = append(self.surfels, stored, lifted, camera, self._next_name, budget_bytes=self.budget_bytes)
+        self.surfels = merged.surfels
         self._next_name += len(latents)
-        return replace(merged.report, evicted=evicted)
-
-    def _append_all(self, latents: Tensor, lifted: LiftedViews, camera: Cameras) -> UpdateReport:
-        """The paper's update: every valid cell is written, known or not."""
-        surfels, count = self.surfels, len(self)
-        for view in range(len(latents)):
-            name = self._next_name + view
-            surfels = surfels.append(latents[view], lifted, view, camera[view], lifted.valid[view], name)
-        written = len(surfels) - count
-        self.surfels, evicted = self._within_budget(surfels)
-        self._next_name += len(latents)
-        invalid = int((~lifted.valid).sum())
-        return UpdateReport(new=written, written=written, invalid=invalid, evicted=evicted)
-
-    def _within_budget(self, surfels: Surfels) -> tuple[Surfels, int]:
-        """The elements that fit into the budget, and how many had to go."""
-        if self.budget_bytes is None or surfels.nbytes <= self.budget_bytes:
-            return surfels, 0
-        # Least useful last: the first view, then the newest views; inside a view what is not on a depth edge.
-        order = torch.argsort(
-            -2 * surfels.name[surfels.source] + surfels.edge.long() - surfels.observed * (1 << 60), stable=True
-        )
-        low, high = int(surfels.observed.sum()), len(surfels)
-        while low < high:  # the largest prefix that fits
-            middle = (low + high + 1) // 2
-            fits = surfels.take(order[:middle].sort()[0]).nbytes <= self.budget_bytes
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return surfels.take(order[:low].sort()[0]), len(surfels) - low
+        return merged.report
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the memory to one safetensors file, in place of an old one only when complete.
@@ -278,6 +260,16 @@ class LatentMemory(Memory):
         memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"])
         memory._next_name = settings["next_name"]
         return memory
+
+
+def _stored(latents: Float[Tensor, "v c h w"], dtype: torch.dtype) -> Float[Tensor, "v c h w"]:
+    """The latents as they are kept."""
+    stored = latents.to(dtype)
+    if stored.dtype != latents.dtype and not bool(stored.isfinite().all()):
+        raise ValueError(
+            f"latents must fit into {dtype}, got values up to {float(latents.abs().amax()):.3g}: keep them as bfloat16"
+        )
+    return stored
 
 
 def _on_cells(cameras: Cameras, height: int, width: int, read: Read) -> Cameras:

@@ -43,6 +43,8 @@ class UpdateReport:
     """Cells of unknown depth or masked by `keep`."""
     written: int = 0
     """Elements added in all."""
+    retired: int = 0
+    """Elements dropped because finer ones show all that they showed, or because updates saw through them."""
     evicted: int = 0
     """Elements dropped to keep the budget."""
     scale: float = 1.0
@@ -100,6 +102,32 @@ class Memory(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Number of elements."""
+
+
+def check_budget(budget_bytes: int | None, first: int) -> None:
+    """Refuse a budget that a first view does not fit into.
+
+    Args:
+        budget_bytes: The budget, or None for none.
+        first: Bytes of the first view.
+
+    Raises:
+        ValueError: If the budget is no whole number or less than `first`.
+
+    Example:
+        >>> check_budget(100, 4000)
+        Traceback (most recent call last):
+        ValueError: budget_bytes must be at least 4000, what the first view takes, got 100: ...
+    """
+    if budget_bytes is None:
+        return
+    if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int):
+        raise ValueError(f"budget_bytes must be a whole number or None, got {budget_bytes!r}")
+    if budget_bytes < first:
+        raise ValueError(
+            f"budget_bytes must be at least {first}, what the first view takes, got {budget_bytes}: give more, "
+            "keep the latents in half precision, or mask a part of the view by keep"
+        )
 
 
 def check_cameras(cameras: Cameras) -> None:

@@ -1,19 +1,24 @@
-"""How new views enter a memory: aligned in depth, and only what is new (Eq. 6, filtered)."""
+"""How new views enter a memory: aligned in depth, only what is new or seen better, within a budget (Eq. 6, filtered)."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64, Int8
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import LiftedViews
 from mirage.geometry.scale import DepthAlignment, align_depth
+from mirage.memory.forget import superseded, to_fit
 from mirage.memory.memory import UpdateReport
-from mirage.memory.store import Surfels
+from mirage.memory.store import Hits, Surfels, moved, stretch
 
 AGREE = 0.1  # relative depth difference up to which two surfaces are one
+FRONT = 0.05  # relative depth difference beyond which the nearer of two surfaces hides the other in a read
 COARSE = 1.5  # an element whose image is larger than this many cells is worth refining
+PATIENCE = 3  # updates in a row that must see through an element before it is retired
+VIEWS_AT_ONCE = 8  # views between two looks at the budget
+COUNTS = ("new", "refined", "explained", "rejected", "invalid", "written", "retired", "evicted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +32,34 @@ class Merged:
 
 
 def merge(
-    surfels: Surfels, features: Float[Tensor, "v c h w"], lifted: LiftedViews, cameras: Cameras, name: int
+    surfels: Surfels,
+    features: Float[Tensor, "v c h w"],
+    lifted: LiftedViews,
+    cameras: Cameras,
+    name: int,
+    *,
+    budget_bytes: int | None = None,
 ) -> Merged:
-    """Add to the elements what is new in these views.
+    """Add to the elements what is new in these views, and take away what they contradict or make superfluous.
 
     Depth is first aligned to the elements over all views at once. Then view by view, so that they do not repeat each
-    other, a cell is *explained* if the elements show a surface there within 10 % of its depth (and, unless that
-    is the first view's, not magnified more than 1.5 times: then it is *refined*); *rejected* if it lies behind the
-    surface that they show there, or in space that a remembered view has seen through (movers, wrong depth); else
-    *new*. New cells are written, with the ring of explained cells around them, which closes the seam.
+    other, a cell is
+
+    - *rejected* if it lies behind the surface that the elements show there, in space that a remembered view has
+      seen through (movers, wrong depth), or where it would hide what the first view shows of its own picture;
+    - *explained* if they show a surface there within 10 % of its depth, or have one on record in a source view, at
+      equal or finer resolution (up to a factor of 1.5; the first view's counts at any);
+    - *refined* if they show it only coarser: the cell is closer, sharper or more frontal;
+    - else *new*.
+
+    New and refined cells are written, with the ring of explained cells around them, which closes the seam. So the same
+    views, again and again, add nothing. Elements other than the first view's are retired
+
+    - when an update makes them superfluous: all that is read from them shows finer elements now (`superseded`);
+    - when three updates in a row see through them and none confirms them: one wrong depth map takes nothing away. A
+      view that contradicts more than half of what it sees of the memory has no say.
+
+    Over the budget elements go by the rule of `to_fit`.
 
     Equation:
         Eq. 6 of arXiv:2606.09828, which writes every valid cell; departs from it in writing only what is not known.
@@ -44,11 +68,12 @@ def merge(
         See docs/conventions.md.
 
     Args:
-        surfels: What is known.
+        surfels: What is known; left as it is.
         features: Latents of the new views.
         lifted: Geometry of the new views.
         cameras: Cameras of the new views, on the grid of cells.
         name: Serial number of the first of them.
+        budget_bytes: Bound on the bytes of the result; no bound if None. It must hold the first view.
 
     Returns:
         The elements and the report.
@@ -57,7 +82,10 @@ def merge(
         Flows to the features that are written.
 
     Cost:
-        One read of geometry per view and one for all; O(s * m) for the m unexplained cells and s source views.
+        One read of geometry for all views, one of what is written so far per view, one of up to 16 source views if
+        something was refined; O(s * m) for the m unexplained cells and s source views. Eight views at a time are
+        worked on: beside the elements before and after (each within the budget) there are, for a while, the cells of
+        eight views and one copy of the geometry without features; after a retirement by sight one more copy of all.
 
     Example:
         What is known already is not written again.
@@ -71,27 +99,240 @@ def merge(
         >>> len(once.surfels), len(twice.surfels), twice.report.explained
         (6, 6, 6)
     """
-    fit = align_depth(lifted.depth, surfels.render(cameras).depth)
-    lifted = _aligned(lifted, fit)
-    before, total = len(surfels), torch.zeros(5, dtype=torch.int64)
-    for view in range(len(features)):
-        new, refined, explained, rejected = _classify(surfels, lifted, view, cameras[view])
-        counts = [new, refined, explained, rejected, ~lifted.valid[view]]
-        total += torch.stack([mask.sum() for mask in counts]).cpu()
-        write = new | refined
-        if write.any():
-            seam = torch.nn.functional.max_pool2d(write[None].float(), 3, 1, 1)[0] > 0
-            chosen = write | (seam & explained)
-            surfels = surfels.append(features[view], lifted, view, cameras[view], chosen, name + view)
-    report = UpdateReport(
-        **dict(zip(("new", "refined", "explained", "rejected", "invalid"), total.tolist(), strict=True)),
-        written=len(surfels) - before,
-        scale=fit.scale,
-        shift=fit.shift,
-        residual=fit.residual,
-        covisible=fit.cells,
-    )
+    if not len(features):
+        return Merged(surfels=surfels, report=UpdateReport())
+    groups = [slice(v, v + VIEWS_AT_ONCE) for v in range(0, len(features), VIEWS_AT_ONCE)]
+    origin = cameras.cam_from_world[0].double()  # positions are told from here: far from the world's they stay exact
+    origin = -origin[:3, :3].mT @ origin[:3, 3]
+    hits = [surfels.about(origin).render(_about(cameras[group], origin)) for group in groups]
+    fit = align_depth(lifted.depth, torch.cat([h.depth for h in hits]))
+    lifted, known, reports = _aligned(lifted, fit), surfels, []
+    for group, seen in zip(groups, hits, strict=True):
+        views = (features[group], _of(lifted, group), cameras[group], name + group.start, origin)
+        known, report = _merge_some(known, *views, seen if known is surfels else None, budget_bytes)
+        reports.append(report)
+    counts = {key: sum(getattr(report, key) for report in reports) for key in COUNTS}
+    fitted = {"scale": fit.scale, "shift": fit.shift, "residual": fit.residual, "covisible": fit.cells}
+    return Merged(surfels=known, report=UpdateReport(**counts, **fitted))
+
+
+def append(
+    surfels: Surfels,
+    features: Float[Tensor, "v c h w"],
+    lifted: LiftedViews,
+    cameras: Cameras,
+    name: int,
+    *,
+    budget_bytes: int | None = None,
+) -> Merged:
+    """Add to the elements all valid cells of these views, known or not: the paper's update.
+
+    Equation:
+        Eq. 6 of arXiv:2606.09828.
+
+    Convention:
+        See docs/conventions.md.
+
+    Args:
+        surfels: What is known; left as it is.
+        features: Latents of the new views.
+        lifted: Geometry of the new views.
+        cameras: Cameras of the new views, on the grid of cells.
+        name: Serial number of the first of them.
+        budget_bytes: Bound on the bytes of the result; no bound if None. It must hold the first view.
+
+    Returns:
+        The elements and the report.
+
+    Gradient:
+        Flows to the features.
+
+    Cost:
+        One copy of the elements.
+
+    Example:
+        The same view twice takes twice the room.
+
+        >>> from mirage.geometry.lift import lift
+        >>> lifted, latents = lift(torch.full((1, 2, 3), 2.0), 2, 3), torch.zeros(1, 4, 2, 3)
+        >>> camera = Cameras(torch.tensor([[[2.0, 0, 1.5], [0, 2, 1], [0, 0, 1]]]), torch.eye(4)[None], 2, 3)
+        >>> once = append(Surfels.empty(latents), latents, lifted, camera, 0)
+        >>> len(append(once.surfels, latents, lifted, camera, 1).surfels)
+        12
+    """
+    groups = [slice(v, v + VIEWS_AT_ONCE) for v in range(0, len(features), VIEWS_AT_ONCE)]
+    written, evicted = 0, 0
+    for group in groups:
+        views = (features[group], _of(lifted, group), cameras[group], lifted.valid[group], name + group.start)
+        pending = Surfels.of_views(*views)
+        keep = torch.ones(len(surfels) + len(pending), dtype=torch.bool, device=pending.cell.device)
+        keep = _within(surfels, pending, keep, None, cameras[group][-1], budget_bytes)
+        surfels, written, evicted = surfels.joined(pending, keep), written + len(pending), evicted + int((~keep).sum())
+    report = UpdateReport(new=written, written=written, invalid=int((~lifted.valid).sum()), evicted=evicted)
     return Merged(surfels=surfels, report=report)
+
+
+def _within(
+    surfels: Surfels,
+    pending: Surfels,
+    keep: Bool[Tensor, " m"],
+    hits: Hits | None,
+    camera: Cameras,
+    budget_bytes: int | None,
+) -> Bool[Tensor, " m"]:
+    """Which of the elements, old and new, stay within the budget."""
+    if budget_bytes is None:
+        return keep
+    in_sight = torch.arange(len(keep), device=keep.device) >= len(surfels)
+    if hits is not None:
+        in_sight.index_fill_(0, hits.index[hits.index >= 0], True)
+    both = surfels.bare.joined(pending.bare)
+    return to_fit(both, keep, in_sight, camera, budget_bytes, surfels.element_bytes, surfels.view_bytes)
+
+
+def _merge_some(
+    surfels: Surfels,
+    features: Float[Tensor, "v c h w"],
+    lifted: LiftedViews,
+    cameras: Cameras,
+    name: int,
+    origin: Float64[Tensor, "3"],
+    hits: Hits | None,
+    budget_bytes: int | None,
+) -> tuple[Surfels, UpdateReport]:
+    """`merge` for a few views of aligned depth, whose `hits` may be known."""
+    near, local = _about(cameras, origin), surfels.about(origin)
+    hits = local.render(near) if hits is None else hits
+    before, doubt = len(surfels), _doubt(local, hits, lifted, near)
+    if not torch.equal(doubt, surfels.doubt):
+        surfels = replace(surfels, doubt=doubt)
+        if bool((doubt >= PATIENCE).any()):
+            surfels = surfels.take((doubt < PATIENCE).nonzero()[:, 0])
+            hits = surfels.about(origin).render(near)
+        local = surfels.about(origin)
+    retired = before - len(surfels)
+
+    # What is written: only what this call has written so far is looked at anew for each view.
+    pending, fates = Surfels.empty(surfels.features.new_zeros(0, *features.shape[1:])), []
+    for view in range(len(features)):
+        one = slice(view, view + 1)
+        chosen, fate = _choose(local, hits[view], pending.about(origin), _of(lifted, one), near[view])
+        if bool(chosen.any()):
+            written = Surfels.of_views(features[one], _of(lifted, one), cameras[view], chosen, name + view)
+            pending = pending.joined(written)
+        fates.append(fate)
+    fate = _Fate(**{key: torch.cat([getattr(f, key) for f in fates]) for key in vars(fates[0])})
+
+    # What goes: the coarse behind the fine, then what is least useful.
+    keep = torch.ones(len(surfels) + len(pending), dtype=torch.bool, device=surfels.cell.device)
+    coarse = hits.index[fate.refined & (hits.index >= 0)]
+    if len(coarse):
+        both = local.bare.joined(pending.about(origin).bare)
+        keep = ~superseded(both, both.source[coarse], tolerance=AGREE)
+    stay = _within(surfels, pending, keep, hits, cameras[-1], budget_bytes)
+    retired, evicted = retired + int((~keep).sum()), int((keep & ~stay).sum())
+    if len(pending) or not bool(stay.all()):
+        surfels = surfels.joined(pending, stay)
+    counts = {key: int(getattr(fate, key).sum()) for key in vars(fate)} | {"invalid": int((~lifted.valid).sum())}
+    return surfels, UpdateReport(**counts, written=len(pending), retired=retired, evicted=evicted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fate:
+    """What becomes of the valid cells of some views."""
+
+    new: Bool[Tensor, "v h w"]
+    refined: Bool[Tensor, "v h w"]
+    explained: Bool[Tensor, "v h w"]
+    rejected: Bool[Tensor, "v h w"]
+
+
+def _choose(
+    surfels: Surfels, hits: Hits, pending: Surfels, lifted: LiftedViews, camera: Cameras
+) -> tuple[Bool[Tensor, "1 h w"], _Fate]:
+    """The cells of one view to be written, and the fate of all."""
+    depth, valid = lifted.depth, lifted.valid
+    front = torch.full_like(depth, torch.inf)
+    explained, fine = torch.zeros_like(valid), torch.zeros_like(valid)
+    for known, seen in ((surfels, hits), (pending, pending.render(camera) if len(pending) else None)):
+        if seen is None or not len(known):
+            continue
+        surface, element = torch.where(seen.index >= 0, seen.depth, torch.inf), seen.index.clamp(min=0)
+        agrees = (depth <= surface * (1 + AGREE)) & (surface <= depth * (1 + AGREE))
+        explained |= agrees
+        # A cell across an edge would not be shown before one that is not.
+        fine |= agrees & (known.observed[element] | (seen.size <= COARSE) | (lifted.edge & ~known.edge[element]))
+        front = torch.minimum(front, surface)
+    rejected = valid & (depth > front * (1 + AGREE))
+    explained &= valid & ~rejected
+    refined, new = explained & ~fine, valid & ~explained & ~rejected
+
+    unsure = refined | new
+    if bool(unsure.any()):
+        points = camera.unproject(depth)[unsure]
+        spacing = COARSE * stretch(lifted.plane[unsure], camera.intrinsics[0]) * refined[unsure]
+        held, through = torch.zeros_like(spacing, dtype=torch.bool), torch.zeros_like(spacing, dtype=torch.bool)
+        for known in (surfels, pending):
+            held |= known.holds(points, spacing, camera, AGREE)
+            through |= known.in_free_space(points, AGREE)
+        held, through = (torch.zeros_like(new).masked_scatter(unsure, mask) for mask in (held, through))
+        through &= new & ~held
+        explained, rejected = explained | (unsure & held), rejected | through
+        refined, new = refined & ~held, new & ~held & ~through
+
+    write = new | refined
+    seam = torch.nn.functional.max_pool2d(write.float(), 3, 1, 1) > 0
+    chosen = write | (seam & explained)
+    hides = _hiding(surfels, lifted, camera, chosen)
+    lost = write & hides
+    fate = _Fate(new=new & ~lost, refined=refined & ~lost, explained=explained & ~refined, rejected=rejected | lost)
+    return chosen & ~hides, fate
+
+
+def _hiding(
+    surfels: Surfels, lifted: LiftedViews, camera: Cameras, chosen: Bool[Tensor, "1 h w"]
+) -> Bool[Tensor, "1 h w"]:
+    """The chosen cells of one view that would hide what the first view shows of its own picture."""
+    first, hides = (surfels.name == 0).nonzero()[:, 0], torch.zeros_like(chosen)
+    if not len(first):
+        return hides
+    height, width = surfels.lookup.shape[1:]
+    place = Cameras(surfels.intrinsics[first], surfels.cam_from_world[first], height, width)
+    element = surfels.lookup[first].long()
+    given = torch.where(element >= 0, 1 / surfels.plane[element.clamp(min=0), 0], 0.0)
+    nothing = surfels.features.new_zeros(1, 0, height, width)
+    while bool(chosen.any()):
+        written = Surfels.of_views(nothing, lifted, camera, chosen & ~hides, 1)
+        if not len(written):
+            break
+        hits = written.render(place)
+        before = (hits.index >= 0) & (hits.depth * (1 + FRONT) < given)
+        if not bool(before.any()):
+            break
+        hides.view(-1)[written.cell[hits.index[before]].long()] = True
+    return hides
+
+
+def _doubt(surfels: Surfels, hits: Hits, lifted: LiftedViews, cameras: Cameras) -> Int8[Tensor, " n"]:
+    """How many updates in a row have seen through each element, after one more."""
+    seen = lifted.valid & (hits.index >= 0)
+    behind = seen & (lifted.depth > hits.depth * (1 + AGREE))
+    agrees = seen & ~behind & (hits.depth <= lifted.depth * (1 + AGREE))
+    believed = behind.sum((1, 2)) * 2 <= seen.sum((1, 2))
+    doubt = surfels.doubt
+    if bool((behind & believed[:, None, None]).any()):
+        nothing = surfels.features.new_zeros(len(cameras), 0, *lifted.valid.shape[1:])
+        views = Surfels.of_views(nothing, lifted, cameras, lifted.valid & believed[:, None, None], 1)
+        doubt = doubt + (views.in_free_space(surfels.points, AGREE) & ~surfels.observed)
+    return doubt.to(torch.int8).index_fill(0, hits.index[agrees], 0)
+
+
+def _about(cameras: Cameras, origin: Float64[Tensor, "3"]) -> Cameras:
+    return replace(cameras, cam_from_world=moved(cameras.cam_from_world, origin))
+
+
+def _of(lifted: LiftedViews, views: slice) -> LiftedViews:
+    return LiftedViews(**{key: value[views] for key, value in vars(lifted).items()})
 
 
 def _aligned(lifted: LiftedViews, fit: DepthAlignment) -> LiftedViews:
@@ -101,24 +342,3 @@ def _aligned(lifted: LiftedViews, fit: DepthAlignment) -> LiftedViews:
     slope = plane[..., 1:].abs().sum(-1)
     valid = lifted.valid & (plane[..., 0] > slope) & (plane[..., 0] > 0)
     return replace(lifted, plane=torch.where(valid[..., None], plane, 0.0), valid=valid, edge=lifted.edge & valid)
-
-
-def _classify(surfels: Surfels, lifted: LiftedViews, view: int, camera: Cameras) -> tuple[Tensor, ...]:
-    """Masks of the valid cells of one view: new, refined, explained, rejected."""
-    hits = surfels.render(camera)
-    depth, valid, seen = lifted.depth[view], lifted.valid[view], hits.index[0] >= 0
-    known = torch.where(seen, hits.depth[0], torch.inf)
-    explained = valid & (depth <= known * (1 + AGREE)) & (known <= depth * (1 + AGREE))
-    if len(surfels):
-        given = surfels.observed[hits.index[0].clamp(min=0)]
-        refined = explained & ~given & (hits.size[0] > COARSE)
-    else:
-        refined = torch.zeros_like(explained)
-    rejected = valid & (depth > known * (1 + AGREE))
-    new = valid & ~explained & ~rejected
-    if len(surfels) and new.any():
-        points = camera.unproject(depth[None])[0][new]
-        through = torch.zeros_like(new)
-        through[new] = surfels.in_free_space(points, AGREE)
-        new, rejected = new & ~through, rejected | through
-    return new, refined, explained & ~refined, rejected

@@ -1,15 +1,20 @@
-"""The elements of a memory: cells of source views as patches of planes; append, find, sample, forget."""
+"""The elements of a memory: cells of source views as patches of planes; join, take, find, sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import LiftedViews
 from mirage.kernels import ops
 from mirage.kernels.reference import REACH_STEP
+
+PER_VIEW = ("intrinsics", "cam_from_world", "name", "lookup")
+NEAR = 1e-3  # least depth that is drawn, in depths of the nearest element in its own view
+SAME = 1e-3  # relative difference up to which two cameras are one
+PAIRS_AT_ONCE = 1 << 18  # points x views compared in one go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,10 @@ class Hits:
     """Place (x, y) in the source grid, in cells."""
     size: Float32[Tensor, "v h w"]
     """Size of the source cell in the target view, in target cells."""
+
+    def __getitem__(self, view: int) -> "Hits":
+        """Those of one view, as a batch of one."""
+        return Hits(**{key: value[view : view + 1] for key, value in vars(self).items()})
 
     @property
     def unmoved(self) -> Bool[Tensor, "v h w"]:
@@ -49,6 +58,8 @@ class Surfels:
     edge: Bool[Tensor, " n"]
     reach: Int8[Tensor, "n 4"]
     """To the left, right, top and bottom of the centre, in 1/128 of a cell."""
+    doubt: Int8[Tensor, " n"]
+    """Updates in a row that have seen through the element."""
     intrinsics: Float32[Tensor, "s 3 3"]
     """Of the source views, in cells."""
     cam_from_world: Float32[Tensor, "s 4 4"]
@@ -68,6 +79,7 @@ class Surfels:
             cell=new(0, dtype=torch.int32),
             edge=new(0, dtype=torch.bool),
             reach=new(0, 4, dtype=torch.int8),
+            doubt=new(0, dtype=torch.int8),
             intrinsics=new(0, 3, 3, dtype=torch.float32),
             cam_from_world=new(0, 4, 4, dtype=torch.float32),
             name=new(0, dtype=torch.int64),
@@ -86,6 +98,16 @@ class Surfels:
     def nbytes(self) -> int:
         """Bytes of all that is kept."""
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element."""
+        return sum(t[:0].new_empty(t.shape[1:]).nbytes for key, t in self.tensors.items() if key not in PER_VIEW)
+
+    @property
+    def view_bytes(self) -> int:
+        """Bytes of one source view, besides its elements."""
+        return sum(t[:0].new_empty(t.shape[1:]).nbytes for key, t in self.tensors.items() if key in PER_VIEW)
 
     @property
     def center(self) -> Float32[Tensor, "n 2"]:
@@ -107,45 +129,71 @@ class Surfels:
         cam = (inverse[self.source] @ homogeneous.double()[..., None])[..., 0] - shift[self.source]
         return (rotation.mT[self.source] @ cam[..., None])[..., 0].float()
 
-    def append(
-        self,
-        features: Float[Tensor, "c h w"],
+    @classmethod
+    def of_views(
+        cls,
+        features: Float[Tensor, "v c h w"],
         lifted: LiftedViews,
-        view: int,
-        camera: Cameras,
-        chosen: Bool[Tensor, "h w"],
+        cameras: Cameras,
+        chosen: Bool[Tensor, "v h w"],
         name: int,
     ) -> "Surfels":
-        """With the chosen cells of one view (`view` of `lifted`, `camera` on the cell grid)."""
-        cell = chosen.flatten().nonzero()[:, 0]
-        lookup = torch.full((1, chosen.numel()), -1, dtype=torch.int32, device=cell.device)
-        lookup[0, cell] = torch.arange(len(self), len(self) + len(cell), dtype=torch.int32, device=cell.device)
-        added = {
-            "features": features.flatten(1).T[cell].to(self.features.dtype),
-            "plane": lifted.plane[view].flatten(0, 1)[cell],
-            "source": torch.full_like(cell, len(self.name), dtype=torch.int32),
-            "cell": cell.int(),
-            "edge": lifted.edge[view].flatten()[cell],
-            "reach": (lifted.reach[view].flatten(0, 1)[cell] / REACH_STEP).round().clamp(-128, 127).to(torch.int8),
-            "intrinsics": camera.intrinsics.float(),
-            "cam_from_world": camera.cam_from_world.float(),
-            "name": torch.tensor([name], device=cell.device),
-            "lookup": lookup.view(1, *chosen.shape),
+        """The chosen cells of some views (`cameras` on the cell grid), named one after the other from `name` on."""
+        nothing, area = cls.empty(features), chosen.shape[1] * chosen.shape[2]
+        taken = chosen.flatten().nonzero()[:, 0]
+        pick = lambda x: x.flatten(0, 2)[taken]
+        per_element = {
+            "features": pick(features.movedim(1, 3)),
+            "plane": pick(lifted.plane),
+            "source": torch.div(taken, area, rounding_mode="floor").int(),
+            "cell": (taken % area).int(),
+            "edge": pick(lifted.edge),
+            "reach": (pick(lifted.reach) / REACH_STEP).round().clamp(-128, 127).to(torch.int8),
+            "doubt": torch.zeros_like(taken, dtype=torch.int8),
         }
-        return Surfels(**{key: torch.cat([mine, added[key]]) for key, mine in self.tensors.items()})
+        per_view = {
+            "intrinsics": cameras.intrinsics.float(),
+            "cam_from_world": cameras.cam_from_world.float(),
+            "name": torch.arange(name, name + len(chosen), device=chosen.device),
+        }
+        return nothing._with(per_element, per_view)
+
+    def joined(self, others: "Surfels", keep: Bool[Tensor, " m"] | None = None) -> "Surfels":
+        """These elements, then the others (in the dtype of these); of all of them only those to keep."""
+        mine, theirs = (None, None) if keep is None else (keep[: len(self)], keep[len(self) :])
+        some = lambda x, chosen: x if chosen is None or bool(chosen.all()) else x[chosen]
+        shifted = others.tensors | {"source": others.source + len(self.name)}
+        both = {key: (value, shifted[key].to(value.dtype)) for key, value in self.tensors.items()}
+        per_view = {key: torch.cat(both.pop(key)) for key in PER_VIEW if key != "lookup"}
+        both.pop("lookup")
+        per_element = {key: torch.cat([some(a, mine), some(b, theirs)]) for key, (a, b) in both.items()}
+        return self._with(per_element, per_view)
 
     def take(self, index: Int64[Tensor, " m"]) -> "Surfels":
         """Only these elements, in this order; views without elements go too."""
-        used = torch.zeros_like(self.name, dtype=torch.bool).index_fill(0, self.source[index].long(), True)
-        renumber = used.cumsum(0).int() - 1
-        per_element = {key: self.tensors[key][index] for key in ("features", "plane", "cell", "edge", "reach")}
-        per_view = {key: self.tensors[key][used] for key in ("intrinsics", "cam_from_world", "name")}
-        source = renumber[self.source[index]]
-        lookup = torch.full_like(self.lookup[used], -1)
-        lookup.flatten(1)[source.long(), per_element["cell"].long()] = torch.arange(
-            len(index), dtype=torch.int32, device=index.device
-        )
-        return Surfels(**per_element, **per_view, source=source, lookup=lookup)
+        per_element = {key: value[index] for key, value in self.tensors.items() if key not in PER_VIEW}
+        return self._with(per_element, {key: self.tensors[key] for key in PER_VIEW if key != "lookup"})
+
+    def _with(self, per_element: dict[str, Tensor], per_view: dict[str, Tensor]) -> "Surfels":
+        """Elements of the same grid; views without elements are dropped and the others found again."""
+        source, cell = per_element["source"].long(), per_element["cell"].long()
+        used = torch.zeros(len(per_view["name"]), dtype=torch.bool, device=source.device).index_fill(0, source, True)
+        if not bool(used.all()):
+            source = (used.cumsum(0) - 1)[source]
+            per_view = {key: value[used] for key, value in per_view.items()}
+        lookup = self.lookup.new_full((len(per_view["name"]), *self.lookup.shape[1:]), -1)
+        element = torch.arange(len(source), dtype=torch.int32, device=source.device)
+        lookup.flatten(1)[source, cell] = element
+        return Surfels(**per_element | {"source": source.int()}, **per_view, lookup=lookup)
+
+    @property
+    def bare(self) -> "Surfels":
+        """The geometry alone, which is all that is needed to find what is seen where."""
+        return replace(self, features=self.features[:, :0])
+
+    def about(self, origin: Float64[Tensor, "3"]) -> "Surfels":
+        """The same with the world's origin elsewhere: near the origin, positions in float32 are exact enough."""
+        return replace(self, cam_from_world=moved(self.cam_from_world, origin))
 
     def render(self, cameras: Cameras) -> Hits:
         """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
@@ -164,6 +212,7 @@ class Surfels:
             cameras.cam_from_world.float(),
             cameras.height,
             cameras.width,
+            near=self.near,
         )
         return Hits(index=index, depth=depth, place=place, size=size)
 
@@ -180,7 +229,62 @@ class Surfels:
         )
         return values.unflatten(0, hits.index.shape).permute(0, 3, 1, 2)
 
+    @property
+    def near(self) -> float:
+        """Least depth that is drawn, in world units: it goes with the scale of the world."""
+        return NEAR / max(float(self.plane[:, 0].amax()), 1e-30) if len(self) else NEAR
+
     def in_free_space(self, points: Float32[Tensor, "m 3"], tolerance: float) -> Bool[Tensor, " m"]:
-        """Points that some source view saw through: all four cells around their image lie clearly behind them."""
-        cameras = (self.intrinsics, self.cam_from_world)
-        return ops.seen_through(points, self.plane, self.lookup, *cameras, tolerance=tolerance) > 0
+        """Points that some source view saw through: all four cells around their image lie clearly behind them.
+
+        Of the first view, which is given and not imagined, the one cell that holds the image suffices.
+        """
+        views = (self.lookup, self.intrinsics, self.cam_from_world)
+        given = (value[self.name == 0] for value in views)
+        through = ops.seen_through(points, self.plane, *views, tolerance=tolerance)
+        return through + ops.seen_through(points, self.plane, *given, tolerance=tolerance, strict=False) > 0
+
+    def holds(
+        self, points: Float32[Tensor, "m 3"], spacing: Float32[Tensor, " m"], camera: Cameras, tolerance: float
+    ) -> Bool[Tensor, " m"]:
+        """Points of a view that some source view has on record: its own element there is at their depth.
+
+        It has to be no coarser than `spacing` (world units per cell), unless the view is seen from that source's place:
+        what was written once is then on record, whatever hides it.
+        """
+        found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        height, width = self.lookup.shape[1:]
+        views = torch.arange(len(self.name), device=points.device)
+        for view in views.split(max(1, PAIRS_AT_ONCE // max(1, len(points)))) if len(views) else ():
+            k, pose = self.intrinsics[view], self.cam_from_world[view]
+            cam = points @ pose[:, :3, :3].mT + pose[:, None, :3, 3]
+            z = cam[..., 2].clamp(min=1e-30)
+            x, y = (cam @ k.mT)[..., :2].div(z[..., None]).unbind(-1)
+            inside = (cam[..., 2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
+            element = self.lookup[view[:, None], y.long(), x.long()].long()
+            plane = self.plane[element.clamp(min=0)]
+            offset = torch.stack([x - x.floor() - 0.5, y - y.floor() - 0.5], -1)
+            ratio = (plane[..., 0] + (plane[..., 1:] * offset).sum(-1)) * z
+            agrees = inside & (element >= 0) & (ratio <= 1 + tolerance) & (ratio * (1 + tolerance) >= 1)
+            off = (pose - camera.cam_from_world).abs()
+            same = (off[:, :3, :3].amax((1, 2)) < SAME) & ((k - camera.intrinsics).abs() <= SAME * k.amax()).all(2).all(
+                1
+            )
+            same = same[:, None] & (off[:, :3, 3].amax(1)[:, None] * plane[..., 0] < SAME)
+            found |= (agrees & (same | (stretch(plane, k[:, None]) <= spacing))).any(0)
+        return found
+
+
+def stretch(plane: Float32[Tensor, "*b 3"], intrinsics: Float32[Tensor, "*k 3 3"]) -> Float32[Tensor, "*b"]:
+    """Size of a cell on its surface, in world units: it grows with depth and the more, the more oblique it is."""
+    inverse = plane[..., 0].clamp(min=1e-30)
+    lateral = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], -1)
+    return torch.hypot(1 / lateral, plane[..., 1:] / inverse[..., None]).amax(-1) / inverse
+
+
+def moved(cam_from_world: Float32[Tensor, "v 4 4"], origin: Float64[Tensor, "3"]) -> Float32[Tensor, "v 4 4"]:
+    """The transforms for a world whose origin is at `origin` of this one."""
+    out = cam_from_world.clone()
+    out[:, :3, 3] = (cam_from_world[:, :3, :3].double() @ origin + cam_from_world[:, :3, 3].double()).float()
+    return out
