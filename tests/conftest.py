@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter; read when triton is first imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
