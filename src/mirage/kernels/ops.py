@@ -416,7 +416,7 @@ def voxel_overlap(
         The views share one of three voxels.
 
         >>> one = torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5]])
-    >>> other = torch.tensor([[1.2, 0.1, 0.9], [2.0, 0.0, 0.0]])
+        >>> other = torch.tensor([[1.2, 0.1, 0.9], [2.0, 0.0, 0.0]])
         >>> zero = torch.zeros(2, dtype=torch.int64)
         >>> round(voxel_overlap(one, zero, other, zero, 1, 1, size=1.0).item(), 3)
         0.333

@@ -67,8 +67,8 @@ def cell_planes(
     other, other_box = torch.zeros_like(box[..., :3]), torch.zeros_like(box)
 
     if rows * cols >= MINIMUM_FIT:
-        x, left, right = (side.repeat(rows) for side in _across(cols, depth.device))
-        y, top, bottom = (side.repeat_interleave(cols) for side in _across(rows, depth.device))
+        x, left, right = (side.repeat(rows) for side in pixel_places(cols, depth.device))
+        y, top, bottom = (side.repeat_interleave(cols) for side in pixel_places(rows, depth.device))
         plane, residual = _fit(x, y, rows, disparity, mask)
         edge = residual > tolerance * plane[..., 0].clamp(min=0)
         if edge.any():
@@ -94,11 +94,11 @@ def cell_planes(
     plane[..., 1:] /= steep.clamp(min=1)[..., None]
     valid = (plane[..., 0] > 0) & (count > 0)
     plane[~valid] = 0
-    return plane, count, edge & valid, _reach(plane, valid, box, other, other_box, tolerance)
+    return plane, count, edge & valid, joined_reach(plane, valid, box, other, other_box, tolerance)
 
 
-def _across(pixels: int, device: torch.device) -> Float32[Tensor, "3 p"]:
-    """Offset of each pixel's centre from the cell's, and how far its sides lie to either side of it, in cells."""
+def pixel_places(pixels: int, device: torch.device) -> Float32[Tensor, "3 p"]:
+    """Each pixel's offset from its cell's centre, and how far it goes to either side of it. See `lift_planes`."""
     centre = [(i + 0.5) / pixels - 0.5 for i in range(pixels)]
     before, after = [0.5 - i / pixels for i in range(pixels)], [(i + 1) / pixels - 0.5 for i in range(pixels)]
     return torch.tensor([centre, before, after], device=device)
@@ -183,7 +183,7 @@ def _slopes(disparity: Float32[Tensor, "v h w"]) -> Float32[Tensor, "v h w 2"]:
     return torch.stack(slopes, -1)
 
 
-def _reach(
+def joined_reach(
     plane: Float32[Tensor, "v h w 3"],
     valid: Bool[Tensor, "v h w"],
     box: Float32[Tensor, "v h w 4"],
@@ -191,10 +191,10 @@ def _reach(
     other_box: Float32[Tensor, "v h w 4"],
     tolerance: float,
 ) -> Float32[Tensor, "v h w 4"]:
-    """The box of each cell's surface (left, right, top, bottom), and more where it goes on into the next cell.
+    """Give the box of each cell's surface (left, right, top, bottom), and more where it goes on into the next cell.
 
     Into a cell of the same surface it goes by `SLACK`; into a cell that straddles an edge and has the surface as its
-    smaller part (`other`: inverse depth, x, y), as far as that part, but never over the centre.
+    smaller part (`other`: inverse depth, x, y), as far as that part, but never over the centre. See `lift_planes`.
     """
     reach = box.clone()
     for axis, along in ((2, 0), (1, 1)):
@@ -332,8 +332,10 @@ def _hits_of_views(plane, center, reach, rank, ident, source, table, height, wid
     first_y = (((y0 + mid_y) - 0.5) - SLOP).clamp(-1, height).ceil().clamp(min=0).long()
     last_y = (((y1 + mid_y) - 0.5) + SLOP).clamp(-1, height).floor().clamp(max=height - 1).long()
     across, down = (last_x - first_x + 1).clamp(min=0), (last_y - first_y + 1).clamp(min=0)
-    facing = ux * vy - uy * vx > 0  # seen from the side it was seen from
-    count = across * down * facing
+    # The inverse of the homography has the determinant D + E dx + F dy: positive where it is in front and seen from
+    # the side it was seen from.
+    det, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
+    count = across * down * ((det > 0) & (size < torch.inf))
 
     # 4. One row per (element, view, cell): where does the cell's central ray meet the plane?
     row = torch.arange(len(count), device=device).repeat_interleave(count)
@@ -341,19 +343,19 @@ def _hits_of_views(plane, center, reach, rank, ident, source, table, height, wid
     wide = across[row]
     cell_y = first_y[row] + torch.div(nth, wide, rounding_mode="floor")
     cell_x = first_x[row] + nth % wide
-    packed = torch.stack([mid_x, mid_y, ux, uy, vx, vy, uz, vz, oz, left, right, top, bottom], -1)[row]
-    mx, my, ux, uy, vx, vy, uz, vz, oz, left, right, top, bottom = packed.unbind(-1)
+    per_pair = [mid_x, mid_y, det, det_x, det_y, vy * oz, vx * oz, ux * oz, uy * oz, oz * det, *here.unbind(-1)]
+    sides = [left + SLOP, right + SLOP, top + SLOP, bottom + SLOP]
+    mx, my, det, det_x, det_y, u_x, u_y, v_y, v_x, over, a0, a1, a2, left, right, top, bottom = (
+        value[row] for value in [*per_pair, *sides]
+    )
     dx, dy = (cell_x + 0.5) - mx, (cell_y + 0.5) - my
-    a, b, c, d = ux - dx * uz, vx - dx * vz, uy - dy * uz, vy - dy * vz
-    det = a * d - b * c
-    scale = oz / torch.where(det == 0, torch.inf, det)
-    du, dv = (d * dx - b * dy) * scale, (a * dy - c * dx) * scale
-    ratio = (oz + uz * du) + vz * dv  # target depth over source depth
-    here = here[row]
-    disparity = (here[:, 0] + here[:, 1] * du) + here[:, 2] * dv
-    depth = ratio / disparity
-    inside = (du >= -left - SLOP) & (du <= right + SLOP) & (dv >= -top - SLOP) & (dv <= bottom + SLOP)
-    inside &= (ratio > 0) & (disparity > 0) & (depth > near) & depth.isfinite()
+    det = (det + dy * det_y) + dx * det_x
+    du, dv = u_x * dx - u_y * dy, v_y * dy - v_x * dx  # times det
+    under = (a0 * det + a1 * du) + a2 * dv
+    inside = (det > 0) & (du >= -left * det) & (du <= right * det) & (dv >= -top * det) & (dv <= bottom * det)
+    depth, inverse = over / under, 1 / det
+    du, dv = du * inverse, dv * inverse
+    inside &= (under > 0) & (depth > near) & depth.isfinite()
     row, du, dv, depth = row[inside], du[inside], dv[inside], depth[inside]
     cell = view[row] * cells + (cell_y * width + cell_x)[inside]
 
