@@ -194,27 +194,28 @@ def _surfels(
     size = tl.maximum(tl.div_rn(x1 - x0, left + right), tl.div_rn(y1 - y0, top + bottom))
     first_x, across = _range(x0 + mid_x, x1 + mid_x, width)
     first_y, down = _range(y0 + mid_y, y1 + mid_y, height)
-    facing = ux * vy - uy * vx > 0
-    number = tl.where(shown & facing, across * down, 0)
+    det, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
+    number = tl.where(shown & (det > 0) & (size < INFINITY), across * down, 0)
     most = tl.max(number)
     if STAGE == 0:
         tl.store(flag, (most > 0).to(tl.int8))
 
     # 4. Per cell of the box: where does its central ray meet the plane?
+    u_x, u_y, v_x, v_y, over = vy * z, vx * z, uy * z, ux * z, z * det
+    beyond_left, beyond_right, beyond_top, beyond_bottom = left + SLOP, right + SLOP, top + SLOP, bottom + SLOP
     across = tl.maximum(across, 1)
     for begin in range(0, most, CELLS):
         nth = begin + tl.arange(0, CELLS)[None, :]
         row_y, col_x = first_y + nth // across, first_x + nth % across
         dx, dy = (col_x.to(tl.float32) + 0.5) - mid_x, (row_y.to(tl.float32) + 0.5) - mid_y
-        a, b, c, d = ux - dx * uz, vx - dx * vz, uy - dy * uz, vy - dy * vz
-        det = a * d - b * c
-        scale = tl.div_rn(z, tl.where(det == 0, INFINITY, det))
-        du, dv = (d * dx - b * dy) * scale, (a * dy - c * dx) * scale
-        ratio = (z + uz * du) + vz * dv
-        disparity = (p0 + p1 * du) + p2 * dv
-        depth = tl.div_rn(ratio, disparity)
-        inside = (nth < number) & (du >= -left - SLOP) & (du <= right + SLOP) & (dv >= -top - SLOP)
-        inside &= (dv <= bottom + SLOP) & (ratio > 0) & (disparity > 0) & (depth > near) & (depth < INFINITY)
+        here = (det + dy * det_y) + dx * det_x
+        du, dv = u_x * dx - u_y * dy, v_y * dy - v_x * dx  # times the determinant here
+        under = (p0 * here + p1 * du) + p2 * dv
+        inside = (nth < number) & (here > 0) & (du >= -beyond_left * here) & (du <= beyond_right * here)
+        inside &= (dv >= -beyond_top * here) & (dv <= beyond_bottom * here) & (under > 0)
+        depth, inverse = tl.div_rn(over, under), tl.div_rn(1.0, here)
+        du, dv = du * inverse, dv * inverse
+        inside &= (depth > near) & (depth < INFINITY)
         target = view.to(tl.int64) * height * width + tl.where(inside, row_y * width + col_x, 0)
 
         # 5. The front surface, then the best source of it: two minima, so order and threads do not matter.
