@@ -20,6 +20,7 @@ from mirage.camera.trajectory import Trajectory
 
 CV_FROM_GL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 SHAPE_TOLERANCE = 0.05  # how much the shape of an image may differ from the one its intrinsics describe
+OFF_CENTRE = 0.2  # of a side: a principal point so far from the middle belongs to an image of another size
 ORTHONORMAL_TOLERANCE = 1e-3
 GUESS = math.radians(60)  # field of view over the longer side where neither the file nor the caller knows one
 AXES = {"opencv": "OpenCV", "opengl": "OpenGL"}
@@ -320,6 +321,15 @@ def _with_intrinsics(
     if not ((k[:, :2, 2] > 0) & (k[:, :2, 2] < torch.tensor([width, height]))).all():
         x, y = k[0, :2, 2].tolist()
         raise ValueError(f"{source}: the principal point ({x:.1f}, {y:.1f}) is outside the image of {width} x {height}")
+    if size is None and poses.square is None:
+        off = (k[:, :2, 2] / torch.tensor([width, height]) - 0.5).abs().max().item()
+        if off > OFF_CENTRE:
+            x, y = k[0, :2, 2].tolist()
+            raise ValueError(
+                f"{source}: it does not say how large its images are, and its principal point ({x:.1f}, {y:.1f}) is "
+                f"far from the middle of {width} x {height}: give height and width of its images, and resize the cameras"
+            )
+        notes.append(f"the file does not say how large its images are: taken as {width} x {height}")
     fov = math.degrees(2 * math.atan(max(width / k[:, 0, 0].mean().item(), height / k[:, 1, 1].mean().item()) / 2))
     if not 2 < fov < 170:
         raise ValueError(
