@@ -156,6 +156,34 @@ def test_evaluation_without_its_packages_says_what_to_install(capsys, monkeypatc
     assert_refused((code, *capsys.readouterr()), f"needs {package}: pip install 'mirage-world[evaluate]'")
 
 
+def test_cameras_tells_what_a_file_means_and_converts_it(capsys, spatia, tmp_path):
+    place, out = spatia(), tmp_path / "model"
+    assert main(["cameras", place, "--to", "colmap", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "spatia (camera from world, OpenCV axes" in said and "9 poses, path 0.4 units" in said
+    assert "a letter is 0.0125 units wide" in said and f"{out}: COLMAP, 9 poses" in said
+    assert main(["cameras", str(out), "--format", "colmap", "--scale", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "path 0.8 units" in said and "at 720 x 480 pixels" in said
+    assert main(["cameras", "there-and-back:forward 2", "--frames", "33", "--size", "90x160"]) == 0
+    assert "33 poses, path 4 units" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["nothing.txt"], "no such file"),
+        (["forward 1", "--to", "fbx", "out"], "spatia, realestate10k, nerfstudio, colmap, not as 'fbx'"),
+        (["README.md"], "not a camera path of a known format"),
+        (["README.md", "--format", "fbx"], "unknown camera format 'fbx'"),
+    ],
+)
+def test_mistakes_with_cameras(capsys, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("no path")
+    assert_refused((main(["cameras", *words]), *capsys.readouterr()), said)
+
+
 def test_help_names_every_kind_of_path():
     assert [name for name in [*PRESETS, *LEGS] if name not in PATH_HELP] == []
 

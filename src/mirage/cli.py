@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from mirage.results import results
+from mirage.world_command import add_commands as add_world_commands
 
 ASSETS = Path(__file__).parent / "assets"
 PATH_HELP = (
     "where to go: a preset (orbit, dolly, pan, truck, spiral, random-walk, still; with options as in "
     'orbit:radius=2,degrees=30), a text command as in "forward 2, left 30deg, back 2", a camera file or its folder '
-    "(Spatia, RealEstate10K, nerfstudio, RGB-D), or there-and-back: or a-b-a-b: before any of these"
+    "(Spatia, RealEstate10K, COLMAP, nerfstudio, TUM, ...: mirage cameras FILE shows what is understood), or "
+    "there-and-back: or a-b-a-b: before any of these"
 )
 LARGEST = 4096  # pixels along a side of a video
 DEMO = ("garden", "there-and-back:forward 0.8 and right 25deg")
+BENCH_PARTS = "speed,bytes,exactness,loops,growth"
 log = logging.getLogger("mirage")
 
 
@@ -59,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
+    if arguments.world:
+        from mirage.world_command import generate_world
+
+        return generate_world(arguments)
+    for name, given in (("IMAGE", arguments.image), ("--path", arguments.path), ("--out", arguments.out)):
+        if not given:
+            raise ValueError(f"{name} is needed, unless --world names a world to go on with; see --help")
     files = ("video.mp4", "contact.jpg", "report.json")
     with results(arguments.out, *files) as aside:
         _check_picture(arguments.image)
@@ -186,16 +196,28 @@ def demo(arguments: argparse.Namespace) -> None:
     _print_files(arguments.out, *files)
 
 
+def cameras(arguments: argparse.Namespace) -> None:
+    """What a camera file means, and the same in another format."""
+    from mirage.camera import Cameras, build_path, draw_map, load_trajectory, save_trajectory
+    from mirage.camera.files import nominal_size
+
+    told = {"format": arguments.format, "convention": arguments.convention, "center": arguments.center}
+    if Path(arguments.path).exists():
+        size = arguments.size or nominal_size(arguments.path, **told)
+        path = load_trajectory(arguments.path, *size, scale=arguments.scale, **told)
+    else:
+        view = Cameras.from_fov(math.radians(60), *(arguments.size or (480, 854)))
+        path = build_path(arguments.path, arguments.frames, view, scale=arguments.scale, center=arguments.center or 1.0)
+    print(f"{path}\n\n{draw_map(path.cameras)}")
+    if arguments.to:
+        print(f"\n{save_trajectory(arguments.to[1], path.file_cameras, arguments.to[0])}")
+
+
 def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
     """The table of the closed loop."""
-    try:
+    with _evaluation_packages():
         from mirage.evaluation.closed_loop import ClosedLoop, evaluate
         from mirage.evaluation.report import format_table
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("cv2", "matplotlib", "skimage"):
-            raise
-        raise ValueError(f"evaluation needs {package}: pip install 'mirage-world[evaluate]'") from error
 
     config = ClosedLoop(
         model=arguments.model,
@@ -211,6 +233,26 @@ def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
     result = evaluate(config, arguments.out, processes=arguments.processes)
     print(format_table(result))
     print(f"results: {arguments.out}")
+
+
+def bench_memory(arguments: argparse.Namespace) -> None:
+    """The memory measured."""
+    with _evaluation_packages():
+        from mirage.evaluation.bench import MemoryBench, run
+
+    shared = arguments.data or os.environ.get("MIRAGE_SHARED")
+    if arguments.data and not (Path(shared) / "data").is_dir():
+        raise ValueError(f"--data must name a folder that holds data/, got {shared}")
+    config = MemoryBench(
+        parts=tuple(arguments.parts.split(",")),
+        quick=arguments.quick,
+        budget_minutes=arguments.budget_minutes,
+        threads=arguments.threads,
+        shared=Path(shared) if shared else None,
+    )
+    words = shlex.join(["mirage", *arguments.words])
+    print(run(config, arguments.out, command=words, tell=lambda text: print(text, flush=True)))
+    _print_files(arguments.out, "memory.md", "memory.json", "memory.png")
 
 
 def train_nano(arguments: argparse.Namespace) -> None:
@@ -251,8 +293,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     one = _command(commands, "generate", generate, "make a video from a picture and a path")
-    _add_inputs(one)
-    one.add_argument("--out", required=True, metavar="DIR", help="folder for video.mp4, contact.jpg and report.json")
+    _add_inputs(one, needed=False)
+    one.add_argument("--out", metavar="DIR", help="folder for video.mp4, contact.jpg and report.json")
+    one.add_argument(
+        "--world",
+        metavar="DIR",
+        help="keep the world in this folder, chunk by chunk: begin it, go on after an interruption, or, without IMAGE, "
+        "go on from its last camera",
+    )
     one.add_argument("--memory", choices=("latent", "colour", "none"), default="latent", help="kind of memory")
     _add_sampling(one)
 
@@ -261,6 +309,31 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", default="preview", metavar="DIR", help="folder for preview.mp4 and preview.jpg")
     one.add_argument("--fps", type=_fps, default=16, metavar="N", help="frames per second (16)")
 
+    one = _command(commands, "cameras", cameras, "show what a camera file means, and write it in another format")
+    one.add_argument("path", metavar="PATH", help="a camera file or its folder, or words as for --path of generate")
+    one.add_argument("--format", default="auto", metavar="NAME", help="what it is, where it can be read in two ways")
+    one.add_argument(
+        "--convention",
+        metavar="WORDS",
+        help="what it means, where its format does not say or it differs: w2c or c2w, opencv or opengl, and corner or "
+        'center for pixels, as in "c2w opengl"',
+    )
+    one.add_argument("--size", type=_size, metavar="HxW", help="of the picture, where the file does not say (480 rows)")
+    one.add_argument("--frames", type=_frames, default=65, metavar="N", help="of a path in words (65)")
+    one.add_argument("--scale", type=_number(1e-6, 1e6), default=1.0, metavar="X", help="factor on all distances (1)")
+    one.add_argument(
+        "--center",
+        type=_number(1e-6, 1e6),
+        metavar="X",
+        help="distance of the point that a ViewCrafter path turns about",
+    )
+    one.add_argument(
+        "--to",
+        nargs=2,
+        metavar=("NAME", "OUT"),
+        help="write it as spatia, realestate10k, nerfstudio or colmap, in the world of the file",
+    )
+
     one = _command(commands, "demo", demo, "walk there and back, with and without memory side by side")
     one.add_argument("--out", default="demo", metavar="DIR", help="folder for the video and its pictures")
     one.add_argument("--image", metavar="FILE", help="another picture than the bundled one")
@@ -268,6 +341,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--frames", type=_frames, default=65, metavar="N", help="1 + a multiple of 4 (65)")
     _add_model(one)
     _add_sampling(one)
+
+    add_world_commands(commands, _command, _whole, _add_device)
 
     kinds = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="WHAT")
     one = _command(
@@ -287,6 +362,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--sheets", type=_whole(0), default=4, metavar="N", help="worlds that are shown as pictures (4)")
     one.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="worlds at a time")
     _add_model(one)
+
+    kinds = commands.add_parser("bench", help="measure a part").add_subparsers(required=True, metavar="WHAT")
+    one = _command(kinds, "memory", bench_memory, "measure the memory: speed, bytes, exactness, real loops, growth")
+    one.set_defaults(left="the parts that were done are kept, another run can add the others")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for memory.md, memory.json and memory.png")
+    one.add_argument("--parts", default=BENCH_PARTS, metavar="A,B", help=f"some of {BENCH_PARTS} (all)")
+    one.add_argument("--quick", action="store_true", help="toy sizes in seconds, to see that all of it runs")
+    one.add_argument(
+        "--budget-minutes", type=_number(0.0, 1e3), default=4.0, metavar="N", help="for encoding colours (4)"
+    )
+    one.add_argument("--threads", type=_positive, metavar="N", help="of all that is measured (as torch has them)")
+    one.add_argument("--data", metavar="DIR", help="folder with data/ of the real sequences (MIRAGE_SHARED)")
 
     kinds = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="WHAT")
     one = _command(kinds, "nano", train_nano, "train the embedded model from nothing; resumes where it stopped")
@@ -310,9 +397,9 @@ def _command(commands: argparse._SubParsersAction, name: str, run: object, about
     return one
 
 
-def _add_inputs(one: argparse.ArgumentParser) -> None:
-    one.add_argument("image", metavar="IMAGE", help="the picture to start from")
-    one.add_argument("--path", required=True, metavar="WORDS", help=PATH_HELP)
+def _add_inputs(one: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    one.add_argument("image", nargs=None if needed else "?", metavar="IMAGE", help="the picture to start from")
+    one.add_argument("--path", required=needed, metavar="WORDS", help=PATH_HELP)
     one.add_argument("--frames", type=_frames, metavar="N", help="1 + a multiple of 4 (all of a camera file, or 65)")
     one.add_argument("--size", type=_size, metavar="HxW", help="of the video in pixels (suits model and picture)")
     one.add_argument(
@@ -512,6 +599,18 @@ def _print_speed(seconds: dict[str, float], frames: int, total: float) -> None:
 def _print_files(folder: str, *names: str) -> None:
     for name in names:
         print(f"{Path(folder, name)}")
+
+
+@contextmanager
+def _evaluation_packages() -> Iterator[None]:
+    """A package that only evaluation needs and that is not there is said in one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in ("cv2", "matplotlib", "skimage"):
+            raise
+        raise ValueError(f"evaluation needs {package}: pip install 'mirage-world[evaluate]'") from error
 
 
 def _prepare_logging(verbose: bool) -> None:

@@ -5,6 +5,7 @@ from mirage.camera.cameras import Cameras as Cameras
 from mirage.camera.cameras import cover as cover
 from mirage.camera.files import load_trajectory as load_trajectory
 from mirage.camera.formats import FORMATS as FORMATS
+from mirage.camera.map import draw_map as draw_map
 from mirage.camera.path import PRESETS as PRESETS
 from mirage.camera.path import build_path as build_path
 from mirage.camera.trajectory import Motion as Motion

@@ -327,7 +327,7 @@ def _with_intrinsics(
             x, y = k[0, :2, 2].tolist()
             raise ValueError(
                 f"{source}: it does not say how large its images are, and its principal point ({x:.1f}, {y:.1f}) is "
-                f"far from the middle of {width} x {height}: give height and width of its images, and resize the cameras"
+                f"far from the middle of {width} x {height}: give height and width of its images, then resize it"
             )
         notes.append(f"the file does not say how large its images are: taken as {width} x {height}")
     fov = math.degrees(2 * math.atan(max(width / k[:, 0, 0].mean().item(), height / k[:, 1, 1].mean().item()) / 2))
