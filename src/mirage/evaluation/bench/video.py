@@ -1,0 +1,84 @@
+"""A long video in an exact world, without its pictures: cameras, depth and latents, chunk by chunk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float16, Float32
+from torch import Tensor
+
+from mirage.camera.cameras import Cameras
+from mirage.evaluation.bench.worlds import hall, walk
+from mirage.memory import LatentMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Sizes of a measurement; the defaults are the paper's."""
+
+    height: int = 704
+    width: int = 1280
+    stride: int = 16
+    channels: int = 48
+    chunk_frames: int = 33
+    chunks: int = 8
+
+    @property
+    def cells(self) -> int:
+        """Latent cells of a view."""
+        return self.height // self.stride * (self.width // self.stride)
+
+    @property
+    def new_views(self) -> int:
+        """Latent frames that a chunk adds; one more is shared with the chunk before."""
+        return (self.chunk_frames - 1) // 4
+
+    def __str__(self) -> str:
+        return (
+            f"{self.height} x {self.width} pixels, stride {self.stride}, {self.channels} channels in float16, chunks "
+            f"of {self.chunk_frames} frames, {self.chunks} chunks = {4 * self.new_views * self.chunks + 1} frames"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """The latent frames of a walk down the hall. Latents are noise: no time and no size depends on them."""
+
+    cameras: Cameras
+    depth: Float32[Tensor, "t H W"]
+    latents: Float16[Tensor, "t c h w"]
+    scale: Scale
+
+    @classmethod
+    def make(cls, scale: Scale, *, returns: bool = False) -> "Video":
+        """Walk and look; depth is exact at every pixel."""
+        frames = 4 * scale.new_views * scale.chunks + 1
+        cameras = walk(frames, scale.height, scale.width, returns=returns)[range(0, frames, 4)]
+        world = hall(float(cameras.centers[:, 2].max()))
+        random = torch.Generator().manual_seed(0)
+        shape = (len(cameras), scale.channels, scale.height // scale.stride, scale.width // scale.stride)
+        latents = torch.randn(shape, generator=random).half()
+        return cls(cameras=cameras, depth=world.depth(cameras, scale.height, scale.width), latents=latents, scale=scale)
+
+    def first(self, chunks: int) -> "Video":
+        """Only the first chunks."""
+        some = slice(0, chunks * self.scale.new_views + 1)
+        cut = {name: getattr(self, name)[some] for name in ("cameras", "depth", "latents")}
+        return Video(**cut, scale=replace(self.scale, chunks=chunks))
+
+    def views(self, chunk: int, *, shared: bool = False) -> slice:
+        """Latent frames of a chunk that are new, or all of them with the one that it shares."""
+        start = chunk * self.scale.new_views
+        return slice(start + (not shared), start + self.scale.new_views + 1)
+
+    def given(self, which: slice) -> tuple[Tensor, Tensor, Cameras]:
+        """Latents, depth and cameras of some latent frames, as `update` takes them."""
+        return self.latents[which], self.depth[which], self.cameras[which]
+
+    def remembered(self, **options: object) -> Iterator[LatentMemory]:
+        """A memory after the first view and after each chunk; it is one and the same object that grows."""
+        memory = LatentMemory.from_view(*self.given(slice(0, 1)), **options)
+        yield memory
+        for chunk in range(self.scale.chunks):
+            memory.update(*self.given(self.views(chunk)))
+            yield memory
