@@ -186,10 +186,10 @@ def splat_surfels(
             \lambda [x, y, 1]^\top = K_v R_{vs} K_s^{-1} [u_i + du, v_i + dv, 1]^\top + w(du, dv)\, K_v t_{vs}
 
         is the homography between the target cell centre (x, y) and the source offset (du, dv); the target depth is
-        :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with
-        :math:`z \le z^* (1 + tolerance)` the least (rank, fringe, blur, outside, name, cell): fringe tells a hit beyond
-        the last centre of the surface, where nothing is left to interpolate with; blur grows when its image is
-        larger than 1.4 cells or smaller than half a cell; outside tells a hit in the overlap beyond the
+        :math:`\lambda / w`. Per cell first :math:`z^* = \min z`, then among all with :math:`z \le z^* (1 + tolerance)`,
+        depths to ten bits, the least (rank, fringe, blur, outside, name, cell): fringe tells a hit beyond the last
+        centre of the surface, where nothing is left to interpolate with; blur grows when the element's image is larger
+        than 1.4 cells or smaller than half a cell; outside tells a hit in the overlap beyond the
         element's own cell. Departs from Eq. 5, in which a point fills one whole cell.
 
     Convention:

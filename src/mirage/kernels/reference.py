@@ -361,7 +361,7 @@ def _hits_of_views(plane, center, reach, rank, ident, source, table, height, wid
 
     # 5. The front surface, then the best source of it: two minima, so order and threads do not matter.
     front = torch.full((views * cells,), torch.inf, device=device).scatter_reduce(0, cell, depth, "amin")
-    agrees = depth <= front[cell] * (1 + tolerance)
+    agrees = _coarse(depth) <= _coarse(front)[cell] * (1 + tolerance)
     row, du, dv, depth, cell = row[agrees], du[agrees], dv[agrees], depth[agrees], cell[agrees]
     chosen, size = element[row], size[row]
     octaves = _log2_ceil(size * size * 0.5)  # 2 log2(size) - 1
@@ -379,6 +379,11 @@ def _hits_of_views(plane, center, reach, rank, ident, source, table, height, wid
     fine = (torch.stack([du[won], dv[won]], -1) * 1024 + 0.5).floor() / 1024 + center[chosen]
     out[cell] = torch.cat([depth[won, None], fine, size[won, None]], -1)
     return index, out[:, 0], out[:, 1:3], out[:, 3]
+
+
+def _coarse(depth: Float32[Tensor, " m"]) -> Float32[Tensor, " m"]:
+    """Depth to ten bits, rounded down: what is equal then is one surface, whatever the rounding."""
+    return (depth.view(torch.int32) & -8192).view(torch.float32)
 
 
 def _log2_ceil(x: Float32[Tensor, " m"]) -> Int64[Tensor, " m"]:
