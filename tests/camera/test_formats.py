@@ -1,7 +1,9 @@
 """Every format of the table: small files of it, made from known cameras, give those cameras back."""
 
 import math
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from small_files import (
     vipe,
 )
 
-from mirage.camera import FORMATS, Cameras, build_path, load_trajectory
+from mirage.camera import FORMATS, WRITERS, Cameras, build_path, load_trajectory
 from mirage.camera.files import nominal_size
 from mirage.camera.rigid import invert
 
@@ -40,6 +42,18 @@ CONVENTION = {"npy": "c2w opengl"}
 
 def test_every_format_is_tested():
     assert set(FILES) | {"voyager", "viewcrafter", "pose-string"} == set(FORMATS)
+
+
+def test_every_format_has_its_row_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    read, _, written = page.partition("## Written")
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", written, re.M)) == sorted(WRITERS)
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", read, re.M)) == sorted(FORMATS)
+    for name, format in FORMATS.items():
+        row = next(line for line in read.splitlines() if line.startswith(f"| `{name}` |"))
+        for file in format.files:
+            named = file.split("/")[-1].removesuffix(".txt").removesuffix(".bin")
+            assert file in (".", "pose") or file in row or named in row, f"{name}: {file} is not named"
 
 
 @pytest.mark.parametrize("name", FILES)

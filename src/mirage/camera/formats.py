@@ -13,7 +13,7 @@ from mirage.camera.array_readers import (
     read_rgbd,
     read_vipe,
 )
-from mirage.camera.content import Content, Poses, numbers
+from mirage.camera.content import Content, Poses, numbers, read_text
 from mirage.camera.json_readers import (
     read_camera_path,
     read_cameractrl,
@@ -116,6 +116,11 @@ def _is_viewcrafter(lines: list[str]) -> bool:
     return len(rows) == 3 and all(row[0] == 0 and 2 <= len(row) <= 25 and all(map(math.isfinite, row)) for row in rows)
 
 
+def _is_matrices(content: Content) -> bool:
+    files = matrix_files(content.path)
+    return bool(files) and len(read_text(files[0]).split("\n", 6)) < 7
+
+
 def _is_colmap(content: Content) -> bool:
     stem, suffix = content.path.stem, content.path.suffix
     other = {"cameras": "images", "images": "cameras"}.get(stem)
@@ -188,7 +193,7 @@ FORMATS: dict[str, Format] = {
         what="a folder with a 4 x 4 text file per frame",
         kinds=("folder",),
         files=("pose", "."),
-        recognise=lambda content: bool(matrix_files(content.path)),
+        recognise=_is_matrices,
         read=read_matrices,
     ),
     "colmap": Format(
