@@ -1,0 +1,796 @@
+"""The memory's arithmetic on the CPU, compiled by numba: the same bits as `reference`, only faster.
+
+Every line that decides a winner is the reference's, in its order, in float32 (hence no fastmath). What is passed over
+in runs is passed over by bounds that are wider than any rounding. Views, or ranges of rows, are shared among as many
+threads as torch may use; each writes to places of its own, so the number of threads changes nothing.
+"""
+
+import functools
+import inspect
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
+from torch import Tensor
+
+from mirage.kernels import reference
+from mirage.kernels.reference import voxel_overlap as voxel_overlap
+
+TILE = 64  # points or elements that are passed over together
+BLOCK = 512  # points that are projected in one go
+SMALL = 1 << 15  # pieces of work below which a second thread costs more than it brings
+ROUNDING = 1e-5  # relative width of the bounds, about a hundred times the rounding of float32
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+SLOP, FRINGE = np.float32(reference.SLOP), np.float32(reference.FRINGE)
+BEYOND = np.float32(0.5 + reference.SLOP)
+STEP, THOUSANDTH, FINE = np.float32(reference.REACH_STEP), np.float32(1e-3), np.float32(1024)
+RIDGE, STEEP, LEAST_BOX, TINY = np.float32(1e-4), np.float32(0.8), np.float32(0.05), np.float32(1e-12)
+INF = np.float32(np.inf)
+
+
+def _jit(function: Callable) -> Callable:
+    """Compiled on the first call, without the interpreter's lock; kept on disk where that is possible."""
+    function = inspect.unwrap(function)  # of the check of annotations
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no place to write the cache to
+        return numba.njit(nogil=True)(function)
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads of this process; a forked one gets its own."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mirage-kernels")
+
+
+def _each(count: int, work: int, task: Callable[[int], None]) -> None:
+    """Do the tasks 0 to count - 1, on several threads if there is enough work in all."""
+    threads = min(torch.get_num_threads(), count, 1 + work // SMALL)
+    left = itertools.count()
+
+    def worker() -> None:
+        while (number := next(left)) < count:
+            task(number)
+
+    others = [_pool(os.getpid()).submit(worker) for _ in range(threads - 1)]
+    worker()
+    for other in others:
+        other.result()
+
+
+def _parts(count: int) -> list[slice]:
+    """Ranges of `count` rows, two per thread."""
+    parts = 2 * torch.get_num_threads()
+    edges = [count * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
+
+
+def _array(tensor: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
+    return tensor.detach().to(dtype or tensor.dtype).contiguous().numpy()
+
+
+# --- nearest point and free space ---------------------------------------------------------------------------------
+
+
+def nearest_index(
+    points: Float32[Tensor, "n 3"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    near: float,
+) -> Int64[Tensor, "v {height*width}"]:
+    """See `splat_nearest`."""
+    points_, k, pose = _array(points), _array(intrinsics), _array(cam_from_world)
+    index = torch.empty(len(k), height * width, dtype=torch.int64)
+    index_, boxes = index.numpy(), _boxes(points_)
+
+    def view(v: int) -> None:
+        _nearest(points_, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
+
+    _each(len(k), len(k) * len(points), view)
+    return index
+
+
+@_jit
+def _boxes(points):
+    """Middle and half extent of each run of points."""
+    boxes = np.empty(((len(points) + TILE - 1) // TILE, 6), np.float32)
+    for tile in range(len(boxes)):
+        part = points[tile * TILE : (tile + 1) * TILE]
+        for axis in range(3):
+            low, high = INF, -INF
+            for i in range(len(part)):
+                low, high = min(low, part[i, axis]), max(high, part[i, axis])
+            boxes[tile, axis], boxes[tile, 3 + axis] = HALF * (low + high), HALF * (high - low)
+    return boxes
+
+
+@_jit
+def _borders(k, pose, height, width):
+    """Half-spaces that hold all that is in a picture: in front, right of its left border, and so on."""
+    planes = np.zeros((5, 4), np.float64)
+    for j in range(4):
+        x, y, z = np.float64(pose[0, j]), np.float64(pose[1, j]), np.float64(pose[2, j])
+        planes[0, j] = z
+        planes[1, j] = k[0, 0] * x + k[0, 2] * z
+        planes[2, j] = (width - k[0, 2]) * z - k[0, 0] * x
+        planes[3, j] = k[1, 1] * y + k[1, 2] * z
+        planes[4, j] = (height - k[1, 2]) * z - k[1, 1] * y
+    return planes
+
+
+@_jit
+def _is_outside(planes, scales, box):
+    """Whether a box is on the far side of one of the half-spaces, by more than rounding."""
+    for i in range(len(planes)):
+        most, scale = planes[i, 3], scales[i, 3]
+        for j in range(3):
+            most += planes[i, j] * box[j] + abs(planes[i, j]) * box[3 + j]
+            scale += scales[i, j] * (abs(box[j]) + box[3 + j])
+        if most < -ROUNDING * scale:
+            return True
+    return False
+
+
+@_jit
+def _scales(k, pose, height, width):
+    """Size of the terms of `_borders`, for the width of the bounds."""
+    scales = np.zeros((5, 4), np.float64)
+    for j in range(4):
+        x, y, z = abs(np.float64(pose[0, j])), abs(np.float64(pose[1, j])), abs(np.float64(pose[2, j]))
+        across = abs(k[0, 0]) * x + (abs(k[0, 2]) + width) * z
+        down = abs(k[1, 1]) * y + (abs(k[1, 2]) + height) * z
+        scales[0, j], scales[1, j], scales[2, j], scales[3, j], scales[4, j] = z, across, across, down, down
+    return scales
+
+
+@_jit
+def _project(points, k, pose, u, v, z):
+    """Column, row and depth of a few points, as in the reference."""
+    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
+    r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
+    r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    for i in range(len(points)):
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+        depth = ((r20 * px + r21 * py) + r22 * pz) + t2
+        safe = depth if depth > ZERO else ONE
+        u[i] = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
+        v[i] = fy * ((((r10 * px + r11 * py) + r12 * pz) + t1) / safe) + cy
+        z[i] = depth
+
+
+@_jit
+def _nearest(points, boxes, k, pose, height, width, near, index):
+    planes, scales = _borders(k, pose, height, width), _scales(k, pose, height, width)
+    u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    best = np.full(height * width, INF, np.float32)
+    index[:] = -1
+    tall, wide, tile, tiles = np.float32(height), np.float32(width), 0, len(boxes)
+    while tile < tiles:
+        if _is_outside(planes, scales, boxes[tile]):
+            tile += 1
+            continue
+        first = tile
+        while tile < tiles and tile < first + BLOCK // TILE and not _is_outside(planes, scales, boxes[tile]):
+            tile += 1
+        start = first * TILE
+        part = points[start : tile * TILE]
+        _project(part, k, pose, u, v, z)
+        for i in range(len(part)):
+            if z[i] > near and u[i] >= ZERO and u[i] < wide and v[i] >= ZERO and v[i] < tall:
+                cell = np.int64(v[i]) * width + np.int64(u[i])
+                if z[i] < best[cell]:  # of equals the first: indices rise
+                    best[cell] = z[i]
+                    index[cell] = start + i
+
+
+def seen_through(
+    points: Float32[Tensor, "n 3"],
+    plane: Float32[Tensor, "m 3"],
+    lookup: Int[Tensor, "v h w"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    tolerance: float,
+    strict: bool,
+) -> Int64[Tensor, " n"]:
+    """See `seen_through`."""
+    total = torch.zeros(len(points), dtype=torch.int64)
+    if not len(plane):
+        return total
+    points_, total_, parts = _array(points), total.numpy(), _parts(len(points))
+    views = (_array(plane), _array(lookup, torch.int32), _array(intrinsics), _array(cam_from_world))
+
+    def part(number: int) -> None:
+        rows = parts[number]
+        _seen(points_[rows], *views, np.float32(1 + tolerance), strict, total_[rows])
+
+    _each(len(parts), len(points) * len(lookup), part)
+    return total
+
+
+@_jit
+def _seen(points, plane, lookup, intrinsics, cam_from_world, factor, strict, total):
+    height, width = lookup.shape[1], lookup.shape[2]
+    u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    tall, wide, shift = np.float32(height), np.float32(width), HALF if strict else ZERO
+    for start in range(0, len(points), BLOCK):
+        part = points[start : start + BLOCK]
+        for view in range(len(lookup)):
+            _project(part, intrinsics[view], cam_from_world[view], u, v, z)
+            for i in range(len(part)):
+                x, y = u[i] - shift, v[i] - shift
+                if not (z[i] > ZERO and x >= ZERO and x < wide and y >= ZERO and y < tall):
+                    continue
+                column, row, limit = np.int64(x), np.int64(y), z[i] * factor
+                element = lookup[view, row, column]
+                if element < 0:
+                    continue
+                if not strict:
+                    a = plane[element, 0] + (u[i] - (np.float32(column) + HALF)) * plane[element, 1]
+                    a = a + (v[i] - (np.float32(row) + HALF)) * plane[element, 2]
+                    total[start + i] += a * limit < ONE
+                    continue
+                if not plane[element, 0] * limit < ONE:
+                    continue
+                # The three other cells, found as in the reference: adding a half may round to the next one.
+                right, below = np.floor(u[i] + HALF), np.floor(v[i] + HALF)
+                if not (right < wide and below < tall):
+                    continue
+                a, b, c = lookup[view, row, np.int64(right)], lookup[view, np.int64(below), column], 0
+                c = lookup[view, np.int64(below), np.int64(right)]
+                if a < 0 or b < 0 or c < 0:
+                    continue
+                free = plane[a, 0] * limit < ONE and plane[b, 0] * limit < ONE and plane[c, 0] * limit < ONE
+                total[start + i] += free
+
+
+# --- forward depth with footprints ----------------------------------------------------------------------------------
+
+
+def surfel_hits(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    reach: Int8[Tensor, "n 4"],
+    rank: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    name: Int64[Tensor, " s"],
+    source_size: tuple[int, int],
+    source_intrinsics: Float32[Tensor, "s 3 3"],
+    source_cam_from_world: Float32[Tensor, "s 4 4"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    near: float,
+    tolerance: float,
+) -> tuple[
+    Int64[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width} 2"],
+    Float32[Tensor, "v {height} {width}"],
+]:
+    """See `splat_surfels`."""
+    table = reference.target_from_source(source_intrinsics, source_cam_from_world, intrinsics, cam_from_world).numpy()
+    elements = (_array(plane), _array(cell, torch.int32), _array(reach), _array(source, torch.int32))
+    rank_, name_ = _array(rank, torch.int32), _array(name) * (source_size[0] * source_size[1])
+    center, runs, bounds = _runs(elements[0], elements[1], elements[3], source_size[1])
+    shape = (len(intrinsics), height, width)
+    index, depth, size = torch.full(shape, -1), torch.zeros(shape), torch.zeros(shape)
+    place = torch.zeros(*shape, 2)
+    limits = (np.float32(near), np.float32(1 + tolerance))
+    index_, depth_, place_, size_ = (x.view(len(x), -1).numpy() for x in (index, depth, place, size))
+
+    def view(v: int) -> None:
+        out = (index_[v], depth_[v], place_[v].reshape(-1, 2), size_[v])
+        _hits(*elements, rank_, name_, center, runs, bounds, table[v], height, width, *limits, *out)
+
+    _each(len(table), len(table) * len(plane), view)
+    return index, depth, place, size
+
+
+@_jit
+def _runs(plane, cell, source, source_width):
+    """Centres; runs of elements of one source view: first and last + 1, bounds of column, row and inverse depth."""
+    center, most, wide = np.empty((len(cell), 2), np.float32), len(cell) // TILE + 1, np.int32(source_width)
+    for e in range(1, len(cell)):
+        most += source[e] != source[e - 1]
+    runs, bounds, count, first = np.empty((most, 2), np.int64), np.empty((most, 6), np.float32), 0, 0
+    low, high = np.empty(3, np.float32), np.empty(3, np.float32)
+    while first < len(cell):
+        last = first
+        low[:], high[:] = INF, -INF
+        while last < len(cell) and last < first + TILE and source[last] == source[first]:
+            row = cell[last] // wide
+            u, v = np.float32(cell[last] - row * wide) + HALF, np.float32(row) + HALF
+            center[last, 0], center[last, 1] = u, v
+            low[0], low[1], low[2] = min(low[0], u), min(low[1], v), min(low[2], plane[last, 0])
+            high[0], high[1], high[2] = max(high[0], u), max(high[1], v), max(high[2], plane[last, 0])
+            last += 1
+        runs[count, 0], runs[count, 1] = first, last
+        for j in range(3):
+            bounds[count, j], bounds[count, 3 + j] = HALF * (low[j] + high[j]), HALF * (high[j] - low[j])
+        count, first = count + 1, last
+    return center, runs[:count], bounds[:count]
+
+
+@_jit
+def _picture(m, height, width, margin_x, margin_y, near, planes, scales):
+    """Half-spaces of [u, v, inverse depth, 1] that hold all elements near a picture; and the size of their terms."""
+    for j in range(4):
+        c = 3 if j == 2 else (2 if j == 3 else j)
+        x, y, z = np.float64(m[0, c]), np.float64(m[1, c]), np.float64(m[2, c])
+        own = np.float64(near) if j == 2 else 0.0
+        planes[0, j], scales[0, j] = z - own, abs(z) + own
+        planes[1, j], scales[1, j] = x + margin_x * z, abs(x) + margin_x * abs(z)
+        planes[2, j], scales[2, j] = (width + margin_x) * z - x, abs(x) + (width + margin_x) * abs(z)
+        planes[3, j], scales[3, j] = y + margin_y * z, abs(y) + margin_y * abs(z)
+        planes[4, j], scales[4, j] = (height + margin_y) * z - y, abs(y) + (height + margin_y) * abs(z)
+
+
+@_jit
+def _coarse(depth):
+    return np.int32(np.float32(depth).view(np.int32) & -8192).view(np.float32)
+
+
+@_jit
+def _log2_ceil(x):
+    bits = np.float32(x).view(np.int32)
+    return (bits >> 23) - 127 + ((bits & 0x7F_FFFF) != 0)
+
+
+@_jit
+def _grown(array):
+    more = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
+    more[: len(array)] = array
+    return more
+
+
+@_jit
+def _hits(
+    plane, cell, reach, source, rank, name, center, runs, bounds, table, height, width, near, factor,
+    index, depth, place, size,
+):  # fmt: skip
+    planes, scales = np.empty((5, 4), np.float64), np.empty((5, 4), np.float64)
+    margin_x, margin_y = np.float32(max(width / 2, 4)), np.float32(max(height / 2, 4))
+    far_x, far_y = np.float32(width + margin_x), np.float32(height + margin_y)
+    wide, tall = np.float32(width), np.float32(height)
+    front = np.full(height * width, INF, np.float32)
+    best, best_z = np.full(height * width, reference.EMPTY, np.int64), np.full(height * width, INF, np.float32)
+    who, what = np.empty((1024, 2), np.int32), np.empty((1024, 4), np.float32)
+    keys = np.empty((1024, 1), np.int64)
+    found, previous = 0, -1
+
+    # 1. All hits that are not behind what is known already, and the front surface. From the last view on: it is
+    # the most like those that are read now.
+    for run in range(len(runs) - 1, -1, -1):
+        s = source[runs[run, 0]]
+        m = table[s]
+        if s != previous:
+            _picture(m, height, width, margin_x, margin_y, near, planes, scales)
+            previous = s
+        if _is_outside(planes, scales, bounds[run]):
+            continue
+        m00, m01, m02, m03 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
+        m10, m11, m12, m13 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
+        m20, m21, m22, m23 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
+        for e in range(runs[run, 0], runs[run, 1]):
+            a0, a1, a2 = plane[e, 0], plane[e, 1], plane[e, 2]
+            u, v = center[e, 0], center[e, 1]
+            oz = ((m22 + u * m20) + v * m21) + a0 * m23
+            x = ((m02 + u * m00) + v * m01) + a0 * m03
+            y = ((m12 + u * m10) + v * m11) + a0 * m13
+            if not (oz > near * a0 and x > -margin_x * oz and x < far_x * oz):
+                continue
+            if not (y > -margin_y * oz and y < far_y * oz):
+                continue
+            mid_x, mid_y = x / oz, y / oz
+            uz, vz = m20 + a1 * m23, m21 + a2 * m23
+            ux, uy = (m00 + a1 * m03) - mid_x * uz, (m10 + a1 * m13) - mid_y * uz
+            vx, vy = (m01 + a2 * m03) - mid_x * vz, (m11 + a2 * m13) - mid_y * vz
+            det0, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
+            if not det0 > ZERO:
+                continue
+            left, right = np.float32(reach[e, 0]) * STEP, np.float32(reach[e, 1]) * STEP
+            top, bottom = np.float32(reach[e, 2]) * STEP, np.float32(reach[e, 3]) * STEP
+            least = THOUSANDTH * oz
+            x0, x1, y0, y1 = INF, -INF, INF, -INF
+            for corner in range(4):
+                du, dv = right if corner & 1 else -left, bottom if corner & 2 else -top
+                inverse = ONE / max((oz + uz * du) + vz * dv, least)
+                cx, cy = (ux * du + vx * dv) * inverse, (uy * du + vy * dv) * inverse
+                x0, x1, y0, y1 = min(x0, cx), max(x1, cx), min(y0, cy), max(y1, cy)
+            first_x = np.int64(np.ceil(min(max(((x0 + mid_x) - HALF) - SLOP, ZERO), wide)))
+            last_x = np.int64(np.floor(min(max(((x1 + mid_x) - HALF) + SLOP, -ONE), wide - ONE)))
+            first_y = np.int64(np.ceil(min(max(((y0 + mid_y) - HALF) - SLOP, ZERO), tall)))
+            last_y = np.int64(np.floor(min(max(((y1 + mid_y) - HALF) + SLOP, -ONE), tall - ONE)))
+            if first_x > last_x or first_y > last_y:
+                continue
+            across = max((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
+            if not across < INF:
+                continue
+            u_x, u_y, v_y, v_x, over = vy * oz, vx * oz, ux * oz, uy * oz, oz * det0
+            left, right, top, bottom = -(left + SLOP), right + SLOP, -(top + SLOP), bottom + SLOP
+            key0 = np.int64(-1)
+            for row in range(first_y, last_y + 1):
+                dy = (np.float32(row) + HALF) - mid_y
+                det_row, u_row, v_row = det0 + dy * det_y, u_y * dy, v_y * dy
+                for column in range(first_x, last_x + 1):
+                    dx = (np.float32(column) + HALF) - mid_x
+                    det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
+                    if not (det > ZERO and du >= left * det and du <= right * det):
+                        continue
+                    under, target = (a0 * det + a1 * du) + a2 * dv, row * width + column
+                    if not (dv >= top * det and dv <= bottom * det and under > ZERO):
+                        continue
+                    z = over / under
+                    near_by = _coarse(z)
+                    if not (z > near and z < INF and near_by <= front[target] * factor):
+                        continue
+                    if key0 < 0:
+                        blur = min(max(_log2_ceil((across * across) * HALF), 0), 15)
+                        blur += min(max(-_log2_ceil(across * TWO), 0), 15)
+                        key0 = (((np.int64(rank[e]) << 6) + blur) << 45) | (name[source[e]] + cell[e])
+                    ahead = best_z[target] <= near_by
+                    if ahead and best[target] < key0:
+                        continue  # another is no farther and better: wherever the front is, this one will not win
+                    inverse = ONE / det
+                    du, dv = du * inverse, dv * inverse
+                    fringe = (du < -FRINGE and reach[e, 0] <= 64) or (du > FRINGE and reach[e, 1] <= 64)
+                    fringe = fringe or (dv < -FRINGE and reach[e, 2] <= 64) or (dv > FRINGE and reach[e, 3] <= 64)
+                    key = key0 + (np.int64(fringe) << 50) + (np.int64(max(abs(du), abs(dv)) > BEYOND) << 44)
+                    if ahead and best[target] < key:
+                        continue
+                    front[target] = min(front[target], near_by)
+                    if key < best[target] or best_z[target] > front[target] * factor:
+                        best[target], best_z[target] = key, near_by
+                    if found == len(who):
+                        who, what, keys = _grown(who), _grown(what), _grown(keys)
+                    who[found, 0], who[found, 1], keys[found, 0] = target, e, key
+                    what[found, 0], what[found, 1], what[found, 2], what[found, 3] = z, du, dv, across
+                    found += 1
+
+    # 2. Of those on the front surface, the best.
+    best[:] = reference.EMPTY
+    for i in range(found):
+        target, e, z = who[i, 0], who[i, 1], what[i, 0]
+        if _coarse(z) <= front[target] * factor and keys[i, 0] < best[target]:
+            best[target] = keys[i, 0]
+            index[target], depth[target], size[target] = e, z, what[i, 3]
+            place[target, 0] = np.floor(what[i, 1] * FINE + HALF) / FINE + center[e, 0]
+            place[target, 1] = np.floor(what[i, 2] * FINE + HALF) / FINE + center[e, 1]
+
+
+# --- backward gather ----------------------------------------------------------------------------------------------
+
+
+def gather_rows(
+    features: Float[Tensor, "n c"],
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    lookup: Int[Tensor, "s h w"],
+    chosen: Int64[Tensor, " m"],
+    hit: Float32[Tensor, "m 2"],
+    tolerance: float,
+) -> Float[Tensor, "m c"]:
+    """See `gather`."""
+    if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return reference.gather_rows(features, plane, cell, source, lookup, chosen, hit, tolerance)
+    half = features.dtype != torch.float32
+    rows = _array(features.view(torch.int16) if half else features)
+    elements = (_array(plane), _array(cell, torch.int32), _array(source, torch.int32), _array(lookup, torch.int32))
+    chosen_, hit_, parts = _array(chosen), _array(hit), _parts(len(chosen))
+    out = torch.empty(len(chosen), features.shape[1])
+    out_ = out.numpy()
+
+    def part(number: int) -> None:
+        some = parts[number]
+        tap, weight = np.empty((len(chosen_[some]), 4), np.int32), np.empty((len(chosen_[some]), 4), np.float32)
+        _taps(*elements, chosen_[some], hit_[some], np.float32(tolerance), tap, weight)
+        if half:
+            _sum_halves(rows, features.dtype == torch.float16, tap, weight, out_[some])
+        else:
+            _sum_rows(rows, tap, weight, out_[some])
+
+    _each(len(parts), len(chosen) * features.shape[1] // 8, part)
+    return out.to(features.dtype)
+
+
+@_jit
+def _taps(plane, cell, source, lookup, chosen, hit, tolerance, tap, weight):
+    """The four source cells around each hit and their weights; one counts if either plane foretells the other."""
+    height, width = lookup.shape[1], lookup.shape[2]
+    for i in range(len(chosen)):
+        e = chosen[i]
+        tap[i], weight[i] = e, ZERO
+        if e < 0:
+            continue
+        s, mine_x, mine_y = source[e], np.float32(cell[e] % width) + HALF, np.float32(cell[e] // width) + HALF
+        hit_x, hit_y = hit[i, 0], hit[i, 1]
+        corner_x, corner_y = np.floor(hit_x - HALF), np.floor(hit_y - HALF)
+        fraction_x, fraction_y = (hit_x - HALF) - corner_x, (hit_y - HALF) - corner_y
+        truth = (plane[e, 0] + (hit_x - mine_x) * plane[e, 1]) + (hit_y - mine_y) * plane[e, 2]
+        for k in range(4):
+            x, y = np.int64(corner_x) + (k & 1), np.int64(corner_y) + (k >> 1)
+            if x < 0 or x >= width or y < 0 or y >= height or lookup[s, y, x] < 0:
+                continue
+            n, their_x, their_y = lookup[s, y, x], np.float32(x) + HALF, np.float32(y) + HALF
+            at_hit = (plane[n, 0] + (hit_x - their_x) * plane[n, 1]) + (hit_y - their_y) * plane[n, 2]
+            at_them = (plane[e, 0] + (their_x - mine_x) * plane[e, 1]) + (their_y - mine_y) * plane[e, 2]
+            if abs(at_hit - truth) <= tolerance * truth or abs(at_them - plane[n, 0]) <= tolerance * plane[n, 0]:
+                share = (fraction_x if k & 1 else ONE - fraction_x) * (fraction_y if k >> 1 else ONE - fraction_y)
+                tap[i, k], weight[i, k] = n, share
+        total = ((weight[i, 0] + weight[i, 1]) + weight[i, 2]) + weight[i, 3]
+        for k in range(4):
+            weight[i, k] /= total
+
+
+@_jit
+def _sum_rows(features, tap, weight, out):
+    for i in range(len(tap)):
+        if tap[i, 0] < 0:
+            out[i] = ZERO
+            continue
+        f0, f1, f2, f3 = features[tap[i, 0]], features[tap[i, 1]], features[tap[i, 2]], features[tap[i, 3]]
+        w0, w1, w2, w3 = weight[i, 0], weight[i, 1], weight[i, 2], weight[i, 3]
+        for c in range(len(f0)):
+            out[i, c] = ((f0[c] * w0 + f1[c] * w1) + f2[c] * w2) + f3[c] * w3
+
+
+@_jit
+def _sum_halves(features, is_float16, tap, weight, out):
+    """As `_sum_rows`, for half precision given as its bits, which are widened here."""
+    bits, shift = np.empty((4, features.shape[1]), np.int32), np.int32(13 if is_float16 else 16)
+    values, mask = bits.view(np.float32), np.int32(0x7FFF if is_float16 else 0xFFFF)
+    rescale = np.float32(2.0**112)
+    for i in range(len(tap)):
+        if tap[i, 0] < 0:
+            out[i] = ZERO
+            continue
+        w0, w1, w2, w3 = weight[i, 0], weight[i, 1], weight[i, 2], weight[i, 3]
+        for k in range(4):
+            row = features[tap[i, k]]
+            for c in range(len(row)):
+                bits[k, c] = (np.int32(row[c]) & mask) << shift
+            if is_float16:
+                for c in range(len(row)):
+                    values[k, c] *= rescale if row[c] >= 0 else -rescale
+        for c in range(out.shape[1]):
+            out[i, c] = ((values[0, c] * w0 + values[1, c] * w1) + values[2, c] * w2) + values[3, c] * w3
+
+
+# --- lift ---------------------------------------------------------------------------------------------------------
+
+
+def cell_planes(
+    depth: Float32[Tensor, "v H W"], usable: Bool[Tensor, "v H W"], height: int, width: int, tolerance: float
+) -> tuple[
+    Float32[Tensor, "v {height} {width} 3"],
+    Int64[Tensor, "v {height} {width}"],
+    Bool[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width} 4"],
+]:
+    """See `lift_planes`."""
+    views, rows, cols = len(depth), depth.shape[1] // height, depth.shape[2] // width
+    if rows * cols < reference.MINIMUM_FIT:
+        return reference.cell_planes(depth, usable, height, width, tolerance)
+    shape = (views, height, width)
+    plane, other = torch.empty(*shape, 3), torch.zeros(*shape, 3)
+    count, edge = torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)
+    box, other_box = torch.full((*shape, 4), 0.5), torch.zeros(*shape, 4)
+    pixels = (_array(depth), _array(usable))
+    x, y = _array(reference.pixel_places(cols, depth.device)), _array(reference.pixel_places(rows, depth.device))
+    out = tuple(tensor.numpy() for tensor in (plane, count, edge, box, other, other_box))
+
+    def strip(number: int) -> None:
+        view, row = divmod(number, height)
+        part = slice(row * rows, (row + 1) * rows)
+        results = (tensor[view, row] for tensor in out)
+        _planes(*(tensor[view, part] for tensor in pixels), x, y, np.float32(tolerance), *results)
+
+    _each(views * height, depth.numel(), strip)
+    valid = (plane[..., 0] > 0) & (count > 0)
+    plane[~valid] = 0
+    return plane, count, edge & valid, reference.joined_reach(plane, valid, box, other, other_box, tolerance)
+
+
+@_jit
+def _planes(depth, usable, x, y, tolerance, plane, count, edge, box, other, other_box):
+    """The cells of one row of cells: planes by sums down the columns of pixels; cells on edges one by one."""
+    rows, cols, width, pixels = y.shape[1], x.shape[1], len(plane), depth.shape[1]
+    disparity, full = np.empty(depth.shape, np.float32), np.ones((rows, cols), np.bool_)
+    known, column = np.zeros(pixels, np.int32), np.zeros((3, pixels), np.float32)
+    across = np.empty(pixels, np.float32)
+    for i in range(pixels):
+        across[i] = x[0, i % cols]
+    for r in range(rows):
+        for i in range(pixels):
+            there = usable[r, i]
+            value = ONE / (depth[r, i] if there else ONE)
+            value = value if there else ZERO
+            disparity[r, i] = value
+            known[i] += there
+            column[0, i] += value
+    everywhere, moments = np.empty(6, np.float32), np.empty(6, np.float32)
+    _moments(full, x, y, everywhere)
+
+    # 1. Mean per cell, then the rest's moments.
+    mean = np.empty(pixels, np.float32)
+    for cell in range(width):
+        number, total = 0, column[0, cell * cols]
+        for i in range(cell * cols, (cell + 1) * cols):
+            number += known[i]
+        for i in range(cell * cols + 1, (cell + 1) * cols):
+            total += column[0, i]
+        count[cell] = number
+        mean[cell * cols : (cell + 1) * cols] = total / np.float32(max(number, 1))
+    column[:] = ZERO
+    for r in range(rows):
+        down = y[0, r]
+        for i in range(pixels):
+            rest = disparity[r, i] - mean[i] if usable[r, i] else ZERO
+            column[0, i] += rest
+            column[1, i] += rest * across[i]
+            column[2, i] += rest * down
+
+    # 2. Planes, and how far the pixels are from them.
+    fitted = np.empty((3, pixels), np.float32)
+    for cell in range(width):
+        part = slice(cell * cols, (cell + 1) * cols)
+        if count[cell] == rows * cols:
+            moments[:] = everywhere
+        else:
+            _moments(usable[:, part], x, y, moments)
+        number = np.float32(max(count[cell], 1))
+        r, rx, ry = _sum(column[0, part]) / number, _sum(column[1, part]) / number, _sum(column[2, part]) / number
+        a, b, c = _solve(mean[cell * cols], r, rx, ry, moments)
+        fitted[0, part], fitted[1, part], fitted[2, part] = a, b, c
+    far = np.zeros(pixels, np.float32)
+    low, high = np.full(pixels, INF, np.float32), np.full(pixels, -INF, np.float32)
+    for r in range(rows):
+        down = y[0, r]
+        for i in range(pixels):
+            value, there = disparity[r, i], usable[r, i]
+            away = abs(value - ((fitted[0, i] + fitted[1, i] * across[i]) + fitted[2, i] * down))
+            far[i] = max(far[i], away if there else ZERO)
+            low[i] = min(low[i], value if there else INF)
+            high[i] = max(high[i], value if there else -INF)
+    for cell in range(width):
+        first, least, most, away = cell * cols, INF, -INF, ZERO
+        for i in range(first, first + cols):
+            least, most, away = min(least, low[i]), max(most, high[i]), max(away, far[i])
+        centre = min(max(fitted[0, first], least), most) if count[cell] else ZERO
+        plane[cell, 0], plane[cell, 1], plane[cell, 2] = centre, fitted[1, first], fitted[2, first]
+        edge[cell] = away > tolerance * max(centre, ZERO)
+        if edge[cell]:
+            part = slice(first, first + cols)
+            _edge_cell(disparity[:, part], usable[:, part], x, y, tolerance, plane[cell], box[cell], other[cell],
+                       other_box[cell])  # fmt: skip
+        steep = (abs(plane[cell, 1]) + abs(plane[cell, 2])) / max(STEEP * plane[cell, 0], TINY)
+        plane[cell, 1] /= max(steep, ONE)
+        plane[cell, 2] /= max(steep, ONE)
+
+
+@_jit
+def _sum(values):
+    total = values[0]
+    for i in range(1, len(values)):
+        total += values[i]
+    return total
+
+
+@_jit
+def _moments(mask, x, y, moments):
+    """Means of x, y, x x, x y and y y over some pixels; the last is their number."""
+    rows, cols = mask.shape
+    column, number = np.zeros((5, cols), np.float32), 0
+    for r in range(rows):
+        for c in range(cols):
+            if mask[r, c]:
+                number += 1
+                column[0, c] += x[0, c]
+                column[1, c] += y[0, r]
+                column[2, c] += x[0, c] * x[0, c]
+                column[3, c] += x[0, c] * y[0, r]
+                column[4, c] += y[0, r] * y[0, r]
+    moments[5] = np.float32(max(number, 1))
+    for i in range(5):
+        moments[i] = _sum(column[i]) / moments[5]
+
+
+@_jit
+def _solve(mean, r, rx, ry, moments):
+    mx, my = moments[0], moments[1]
+    xx, xy, yy = moments[2] + RIDGE - mx * mx, moments[3] - mx * my, moments[4] + RIDGE - my * my
+    bx, by, det = rx - mx * r, ry - my * r, xx * yy - xy * xy
+    along_x, along_y = (bx * yy - by * xy) / det, (by * xx - bx * xy) / det
+    return (mean + r) - (mx * along_x + my * along_y), along_x, along_y
+
+
+@_jit
+def _cut(order, tolerance):
+    """The largest surface among sorted inverse depths, as a range: cut twice at the widest gap."""
+    low, high = 0, len(order)
+    for _ in range(2):
+        widest, place = ZERO, low
+        for i in range(low, high - 1):
+            gap = order[i + 1] / order[i] - ONE
+            if gap > widest:
+                widest, place = gap, i
+        if widest > tolerance:
+            if 2 * (high - place - 1) >= high - low:
+                low = place + 1
+            else:
+                high = place + 1
+    return low, high
+
+
+@_jit
+def _edge_cell(disparity, usable, x, y, tolerance, plane, box, other, other_box):
+    """A cell that straddles a depth edge: the plane and box of its largest surface, the middle and box of the next."""
+    rows, cols = disparity.shape
+    values, number = np.empty(rows * cols, np.float32), 0
+    for r in range(rows):
+        for c in range(cols):
+            if usable[r, c]:
+                values[number] = disparity[r, c]
+                number += 1
+    order = np.sort(values[:number])
+    low, high = _cut(order, tolerance)
+    least, most = order[low], order[high - 1]
+    left = np.concatenate((order[:low], order[high:]))
+    part, rest = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
+    rest_least, rest_most = INF, -INF
+    if len(left):
+        low, high = _cut(left, tolerance)
+        rest_least, rest_most = left[low], left[high - 1]
+    for r in range(rows):
+        for c in range(cols):
+            if usable[r, c]:
+                value = disparity[r, c]
+                part[r, c] = least <= value <= most
+                rest[r, c] = not part[r, c] and rest_least <= value <= rest_most
+
+    # 1. The plane of the part.
+    moments, column = np.empty(6, np.float32), np.zeros((3, cols), np.float32)
+    _moments(part, x, y, moments)
+    for r in range(rows):
+        for c in range(cols):
+            column[0, c] += disparity[r, c] if part[r, c] else ZERO
+    mean = _sum(column[0]) / moments[5]
+    column[:] = ZERO
+    for r in range(rows):
+        for c in range(cols):
+            if part[r, c]:
+                column[0, c] += disparity[r, c] - mean
+                column[1, c] += (disparity[r, c] - mean) * x[0, c]
+                column[2, c] += (disparity[r, c] - mean) * y[0, r]
+    number = moments[5]
+    r, rx, ry = _sum(column[0]) / number, _sum(column[1]) / number, _sum(column[2]) / number
+    plane[0], plane[1], plane[2] = _solve(mean, r, rx, ry, moments)
+    plane[0] = min(max(plane[0], least), most)
+
+    # 2. Boxes, and the middle of the rest.
+    box[:], other_box[:] = LEAST_BOX, -INF
+    column[:] = ZERO
+    number = ZERO
+    for r in range(rows):
+        for c in range(cols):
+            sides = box if part[r, c] else other_box
+            if part[r, c] or rest[r, c]:
+                sides[0], sides[1] = max(sides[0], x[1, c]), max(sides[1], x[2, c])
+                sides[2], sides[3] = max(sides[2], y[1, r]), max(sides[3], y[2, r])
+            if rest[r, c]:
+                number += ONE
+                column[0, c] += disparity[r, c]
+                column[1, c] += x[0, c]
+                column[2, c] += y[0, r]
+    for i in range(3):
+        other[i] = _sum(column[i]) / max(number, ONE)
