@@ -100,21 +100,94 @@ def surfel_hits(
 
     The first marks the tiles with nothing in the picture, which the others skip. See `splat_surfels`.
     """
-    count, views, sources, tile = len(plane), len(intrinsics), len(name), 64
+    count, views, sources, tile = len(plane), len(intrinsics), len(name), 128
     new = lambda value, *shape: torch.full((views, height, width, *shape), value, device=plane.device)
     front, best, index = new(torch.inf), new(EMPTY), new(-1)
     depth, hit, size = new(0.0), new(0.0, 2), new(0.0)
-    table = reference.target_from_source(source_intrinsics, source_cam_from_world, intrinsics, cam_from_world)
+    table = torch.empty(views, sources, 12, device=plane.device)
+    cameras = (x.contiguous() for x in (source_intrinsics, source_cam_from_world, intrinsics, cam_from_world))
+    launch(_table, (triton.cdiv(views * sources, 64),), *cameras, table, views * sources, sources, BLOCK=64)
     grid = (triton.cdiv(count, tile), views)
-    alive = torch.empty(grid, dtype=torch.int8, device=plane.device)
+    alive = torch.zeros(grid, dtype=torch.int8, device=plane.device)
     elements = (x.contiguous() for x in (plane, cell, reach, rank, source, name))
-    tensors = (*elements, table.contiguous(), alive, front, best, index, depth, hit, size)
+    tensors = (*elements, table, alive, front, best, index, depth, hit, size)
     sizes = (count, sources, source_size[0] * source_size[1], source_size[1], height, width)
     margin_x, margin_y = max(width / 2, 4), max(height / 2, 4)
     numbers = (near, 1 + tolerance, -margin_x, width + margin_x, -margin_y, height + margin_y)
     for stage in range(3):
-        launch(_surfels, grid, *tensors, *sizes, *numbers, STAGE=stage, ELEMENTS=tile, CELLS=4)
+        launch(_surfels, grid, *tensors, *sizes, *numbers, STAGE=stage, TILE=tile)
     return index, depth, hit, size
+
+
+@triton.jit
+@no_type_check
+def _table(source_intrinsics, source_pose, intrinsics, pose, table, count, sources, BLOCK: tl.constexpr):
+    """Maps from source to target views, in float64, see `reference.target_from_source`."""
+    n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = n < count
+    view, source = n // sources, n % sources
+    ray, turn = _inverse(source_intrinsics + source * 9, 3, there), _inverse(source_pose + source * 16, 4, there)
+    m0, m1, m2 = _column(source_pose + source * 16 + 3, 4, there)
+    first = _projection(intrinsics + view * 9, pose + view * 16, there)
+    second = _projection(intrinsics + view * 9 + 3, pose + view * 16, there)
+    third = _projection(intrinsics + view * 9 + 6, pose + view * 16, there)
+    out = table + n * 12
+    for j in tl.static_range(4):
+        if j < 3:
+            c0, c1, c2 = ray[j], ray[3 + j], ray[6 + j]
+        else:
+            c0, c1, c2 = -m0, -m1, -m2
+        w0, w1 = _dot(turn[0], turn[1], turn[2], c0, c1, c2), _dot(turn[3], turn[4], turn[5], c0, c1, c2)
+        w2 = _dot(turn[6], turn[7], turn[8], c0, c1, c2)
+        x, y = _dot(first[0], first[1], first[2], w0, w1, w2), _dot(second[0], second[1], second[2], w0, w1, w2)
+        z = _dot(third[0], third[1], third[2], w0, w1, w2)
+        if j == 3:
+            x, y, z = x + first[3], y + second[3], z + third[3]
+        tl.store(out + j, x.to(tl.float32), mask=there)
+        tl.store(out + 4 + j, y.to(tl.float32), mask=there)
+        tl.store(out + 8 + j, z.to(tl.float32), mask=there)
+
+
+@triton.jit
+@no_type_check
+def _dot(a0, a1, a2, b0, b1, b2):
+    """Product of a row and a column, summed from left to right."""
+    return (a0 * b0 + a1 * b1) + a2 * b2
+
+
+@triton.jit
+@no_type_check
+def _column(first, step, there):
+    """Three numbers of a matrix, in float64."""
+    a, b = tl.load(first, mask=there, other=0.0), tl.load(first + step, mask=there, other=0.0)
+    c = tl.load(first + 2 * step, mask=there, other=0.0)
+    return a.to(tl.float64), b.to(tl.float64), c.to(tl.float64)
+
+
+@triton.jit
+@no_type_check
+def _projection(row, pose, there):
+    """A row of the product of intrinsics and pose, four numbers."""
+    a, b, c = _column(row, 1, there)
+    p0, p1, p2 = _column(pose, 4, there)
+    q0, q1, q2 = _column(pose + 1, 4, there)
+    r0, r1, r2 = _column(pose + 2, 4, there)
+    s0, s1, s2 = _column(pose + 3, 4, there)
+    return _dot(a, b, c, p0, p1, p2), _dot(a, b, c, q0, q1, q2), _dot(a, b, c, r0, r1, r2), _dot(a, b, c, s0, s1, s2)
+
+
+@triton.jit
+@no_type_check
+def _inverse(matrix, step, there):
+    """Inverse of 3 x 3 numbers by cofactors, in float64, row by row."""
+    a, d, g = _column(matrix, step, there)
+    b, e, h = _column(matrix + 1, step, there)
+    c, f, i = _column(matrix + 2, step, there)
+    r0, r1, r2 = e * i - f * h, h * c - i * b, b * f - c * e
+    s0, s1, s2 = f * g - d * i, i * a - g * c, c * d - a * f
+    t0, t1, t2 = d * h - e * g, g * b - h * a, a * e - b * d
+    det = tl.where(there, _dot(a, b, c, r0, s0, t0), 1.0)
+    return r0 / det, r1 / det, r2 / det, s0 / det, s1 / det, s2 / det, t0 / det, t1 / det, t2 / det
 
 
 @triton.jit
@@ -147,8 +220,7 @@ def _surfels(
     least_y,
     most_y,
     STAGE: tl.constexpr,
-    ELEMENTS: tl.constexpr,
-    CELLS: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """One pass of `surfel_hits` over a tile of elements and a view; the numbers of steps are the specification's."""
     view = tl.program_id(1)
@@ -157,7 +229,7 @@ def _surfels(
         return
 
     # 1. Only elements go on whose centre is in front of the camera and less than half a picture outside of it.
-    n = (tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS))[:, None]
+    n = tl.program_id(0) * TILE + tl.arange(0, TILE)
     there = n < count
     at = tl.load(cell + n, mask=there, other=0).to(tl.int32)
     src = tl.load(source + n, mask=there, other=0).to(tl.int32)
@@ -172,6 +244,8 @@ def _surfels(
     y = ((m12 + center_x * m10) + center_y * m11) + p0 * m13
     z = ((m22 + center_x * m20) + center_y * m21) + p0 * m23
     shown = there & (z > near * p0) & (x > least_x * z) & (x < most_x * z) & (y > least_y * z) & (y < most_y * z)
+    if tl.max(shown.to(tl.int32), 0) == 0:
+        return
 
     # 2. The element's homography [du, dv, 1] -> target, relative to the image of its centre.
     mid_x, mid_y = tl.div_rn(x, z), tl.div_rn(y, z)
@@ -196,16 +270,20 @@ def _surfels(
     first_y, down = _range(y0 + mid_y, y1 + mid_y, height)
     det, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
     number = tl.where(shown & (det > 0) & (size < INFINITY), across * down, 0)
-    most = tl.max(number)
+    most = tl.max(number, 0)
     if STAGE == 0:
         tl.store(flag, (most > 0).to(tl.int8))
+    else:
+        blur = tl.minimum(tl.maximum(_log2_ceil(size * size * 0.5), 0), 15)
+        blur += tl.minimum(tl.maximum(-_log2_ceil(size * 2), 0), 15)
+        grade = (tl.load(rank + n, mask=there, other=0).to(tl.int64) << 6) + blur
+        ident = tl.load(name + src, mask=there, other=0) * source_cells + at
 
     # 4. Per cell of the box: where does its central ray meet the plane?
     u_x, u_y, v_x, v_y, over = vy * z, vx * z, uy * z, ux * z, z * det
     beyond_left, beyond_right, beyond_top, beyond_bottom = left + SLOP, right + SLOP, top + SLOP, bottom + SLOP
     across = tl.maximum(across, 1)
-    for begin in range(0, most, CELLS):
-        nth = begin + tl.arange(0, CELLS)[None, :]
+    for nth in range(most):
         row_y, col_x = first_y + nth // across, first_x + nth % across
         dx, dy = (col_x.to(tl.float32) + 0.5) - mid_x, (row_y.to(tl.float32) + 0.5) - mid_y
         here = (det + dy * det_y) + dx * det_x
@@ -223,25 +301,20 @@ def _surfels(
             bits = depth.to(tl.int32, bitcast=True)
             tl.atomic_min(front.to(tl.pointer_type(tl.int32)) + target, bits, mask=inside, sem="relaxed")
         else:
-            inside &= depth <= tl.load(front + target, mask=inside, other=0.0) * agree
-            blur = tl.minimum(tl.maximum(_log2_ceil(size * size * 0.5), 0), 15)
-            blur += tl.minimum(tl.maximum(-_log2_ceil(size * 2), 0), 15)
+            inside &= _coarse(depth) <= _coarse(tl.load(front + target, mask=inside, other=0.0)) * agree
             outside = tl.maximum(tl.abs(du), tl.abs(dv)) > 0.5 + SLOP
             fringe = (left <= 0.5) & (du < -FRINGE) | (right <= 0.5) & (du > FRINGE)
             fringe |= (top <= 0.5) & (dv < -FRINGE) | (bottom <= 0.5) & (dv > FRINGE)
-            grade = (tl.load(rank + n, mask=there, other=0).to(tl.int64) << 6) + ((fringe.to(tl.int32) << 5) + blur)
-            ident = tl.load(name + src, mask=there, other=0) * source_cells + at
-            key = (((grade << 1) | outside.to(tl.int64)) << 44) | ident
+            key = ((((grade + (fringe.to(tl.int32) << 5)) << 1) | outside.to(tl.int64)) << 44) | ident
             if STAGE == 1:
                 tl.atomic_min(best + target, key, mask=inside, sem="relaxed")
             else:
                 inside &= key == tl.load(best + target, mask=inside, other=0)
-                whole = target * 0
-                tl.store(index_out + target, whole + n, mask=inside)
+                tl.store(index_out + target, n.to(tl.int64), mask=inside)
                 tl.store(depth_out + target, depth, mask=inside)
                 tl.store(hit_out + target * 2, tl.floor(du * 1024 + 0.5) * (1 / 1024) + center_x, mask=inside)
                 tl.store(hit_out + target * 2 + 1, tl.floor(dv * 1024 + 0.5) * (1 / 1024) + center_y, mask=inside)
-                tl.store(size_out + target, depth * 0 + size, mask=inside)
+                tl.store(size_out + target, size, mask=inside)
 
 
 @triton.jit
@@ -268,6 +341,13 @@ def _range(low, high, size):
     last = tl.floor(tl.minimum(tl.maximum((high - 0.5) + SLOP, -1.0), size)).to(tl.int32)
     first = tl.maximum(first, 0)
     return first, tl.maximum(tl.minimum(last, size - 1) - first + 1, 0)
+
+
+@triton.jit
+@no_type_check
+def _coarse(depth):
+    """Depth to ten bits, rounded down."""
+    return (depth.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
 
 
 @triton.jit

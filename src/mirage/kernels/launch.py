@@ -6,7 +6,7 @@ import triton
 INTERPRETED = triton.knobs.runtime.interpret  # TRITON_INTERPRET=1: on the CPU, for tests
 
 
-def launch(kernel: triton.runtime.KernelInterface, grid: tuple[int, ...], *arguments, **constants) -> None:
+def launch(kernel: object, grid: tuple[int, ...], *arguments, **constants) -> None:
     """Start a kernel on the device of its first tensor, with every product and sum rounded by itself.
 
     Args:
