@@ -21,7 +21,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["memory", "denoise"],
     ["pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo + export"],
     ["training", "evaluation", "explorer", "cluster"],
-    ["cli + __main__"],
+    ["cli + __main__ + world_command + explore_command"],
 ]
 FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row) for r in rooms.split(" + ")}
 DATA = {"models", "assets"}  # weights and pictures, no code
@@ -36,6 +36,11 @@ ROOMS_OF = {  # third-party package -> the only rooms that may import it
     "matplotlib": {"training", "evaluation"},
     "skimage": {"evaluation"},
     "cv2": {"evaluation"},
+    "fastapi": {"explorer"},
+    "starlette": {"explorer"},
+    "uvicorn": {"explorer"},
+    "websockets": {"explorer"},
+    "pydantic": {"explorer"},
 }
 DOCUMENTED = {"camera", "geometry", "memory", "kernels", "denoise", "video"}
 DOCUMENTED |= {"training/loss.py", "evaluation/metrics.py", "chunks.py"}

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import NoReturn
 
+from mirage.explore_command import add_command as add_explore_command
 from mirage.results import results
 from mirage.world_command import add_commands as add_world_commands
 
@@ -343,6 +344,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_sampling(one)
 
     add_world_commands(commands, _command, _whole, _add_device)
+
+    add_explore_command(commands, _command, _whole, _number, _add_model)
 
     kinds = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="WHAT")
     one = _command(

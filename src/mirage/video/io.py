@@ -266,6 +266,7 @@ class VideoWriter(AbstractContextManager):
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_trc=ColorTrc.BT709,
                 dst_color_primaries=ColorPrimaries.BT709,
+                threads=1,  # with more of them the same frames give other bytes each time
             )
             self._container.mux(self._stream.encode(frame))
             self.frames += 1

@@ -80,7 +80,7 @@ class World:
         release: Callable[[], object] | None,
     ):
         self.folder, self.pipeline, self.estimator = folder, pipeline, estimator
-        self._manifest, self._release, self._state = manifest, release, None
+        self.manifest, self._release, self._state, self._aside = manifest, release, None, None
 
     @classmethod
     @torch.no_grad()
@@ -185,14 +185,14 @@ class World:
         if write:
             world._release = disk.lock(folder, world)
         try:
-            world._manifest = read_folder(folder)  # as it is now that nobody else can change it
-            for name, mark in world._manifest.files.items():
+            world.manifest = read_folder(folder)  # as it is now that nobody else can change it
+            for name, mark in world.manifest.files.items():
                 if name != "log.jsonl":
                     disk.check_file(folder, name, mark.bytes)
-            world._checked_log()
+            world.log_bytes()
             if pipeline is not None:
-                refuse_other_model(folder, world._manifest, pipeline)
-                world._state = world._rebuild(world._manifest)
+                refuse_other_model(folder, world.manifest, pipeline)
+                world._state = world._rebuild(world.manifest)
             if write:
                 with world._said():
                     world._clean()
@@ -220,7 +220,7 @@ class World:
         if self._release is not None:
             self._release()
             self._release = None
-        if getattr(self, "_aside", None) is not None:
+        if self._aside is not None:
             self._aside.cleanup()
 
     def __enter__(self) -> "World":
@@ -232,29 +232,29 @@ class World:
     @property
     def settings(self) -> Settings:
         """What holds for every chunk."""
-        return self._manifest.settings
+        return self.manifest.settings
 
     @property
     def model(self) -> ModelMark:
         """The model that it was made with."""
-        return self._manifest.model
+        return self.manifest.model
 
     @property
     def chunks(self) -> tuple[ChunkMark, ...]:
         """What is known of each chunk; the first is that of the first view."""
-        return tuple(self._manifest.chunks)
+        return tuple(self.manifest.chunks)
 
     @property
     def state(self) -> RolloutState:
         """What the next chunk depends on; on the pipeline's device, or the CPU."""
         if self._state is None or self._state.frames != self.chunks[-1].stop:  # an interruption came between the two
-            self._state = self._rebuild(self._manifest)
+            self._state = self._rebuild(self.manifest)
         return self._state
 
     @property
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The picture that it began with."""
-        return self._parsed(f"{chunk_name(0)}/{PICTURE}", self._manifest.chunks[0].files[PICTURE], decode_picture)
+        return self._parsed(f"{chunk_name(0)}/{PICTURE}", self.manifest.chunks[0].files[PICTURE], decode_picture)
 
     @property
     def cameras(self) -> Cameras:
@@ -264,12 +264,12 @@ class World:
     @property
     def log(self) -> list[dict]:
         """What happened to this world, in order."""
-        return [json.loads(line) for line in self._checked_log().splitlines()]
+        return [json.loads(line) for line in self.log_bytes().splitlines()]
 
     @property
     def planned(self) -> Cameras | None:
         """Cameras of the frames that were asked for by `plan` and are not made yet."""
-        walk = self._manifest.walk
+        walk = self.manifest.walk
         if walk is None:
             return None
         read = lambda data, settings: decode_cameras(data, walk.stop - walk.start, settings)
@@ -278,7 +278,7 @@ class World:
     @property
     def plan_words(self) -> str | None:
         """How the path that is not finished was asked for."""
-        return self._manifest.walk and self._manifest.walk.words
+        return self.manifest.walk and self.manifest.walk.words
 
     def tensors(self, chunk: int) -> ChunkTensors:
         """Latents, depth and cameras of one chunk, on the CPU.
@@ -289,7 +289,7 @@ class World:
         Returns:
             The tensors, bit for bit as they were made.
         """
-        mark = self._manifest.chunks[chunk]
+        mark = self.manifest.chunks[chunk]
         name = "latents.safetensors"
         read = lambda data, settings: decode_tensors(data, mark, self.model, settings)
         return self._parsed(f"{chunk_name(self._number(chunk))}/{name}", mark.files[name], read)
@@ -305,7 +305,7 @@ class World:
         """
         if chunk is None:
             return np.concatenate([self.frames(i) for i in range(len(self.chunks))])
-        mark = self._manifest.chunks[chunk]
+        mark = self.manifest.chunks[chunk]
         read = lambda data, settings: decode_frames(data, len(mark), settings)
         return self._parsed(f"{chunk_name(self._number(chunk))}/frames.mp4", mark.files["frames.mp4"], read)
 
@@ -318,7 +318,7 @@ class World:
         Returns:
             The memory.
         """
-        name, mark = f"{chunk_name(self._number(chunk))}/memory.safetensors", self._manifest.chunks[chunk]
+        name, mark = f"{chunk_name(self._number(chunk))}/memory.safetensors", self.manifest.chunks[chunk]
         return self._load_memory(name, mark)
 
     def extend(
@@ -371,8 +371,8 @@ class World:
         )
         cameras = result.cameras.to("cpu")
         tensors = ChunkTensors(latents=result.latents, clean=result.clean, depth=result.depth, cameras=cameras)
-        on_plan = planned is not None and _begins(planned, cameras)
-        walk = self._manifest.walk if on_plan and len(planned) > len(cameras) else None
+        on_plan = planned is not None and begins(planned, cameras)
+        walk = self.manifest.walk if on_plan and len(planned) > len(cameras) else None
         coverage = result.known.visible[1:].float().mean((1, 2)).tolist()
         with self._said():
             shown = tensor_to_images(result.frames[-len(cameras) :])
@@ -432,7 +432,7 @@ class World:
             Each chunk, when it is on the disk.
         """
         while (rest := self.planned) is not None:
-            walk, step = self._manifest.walk, self.model.chunk_frames - 1
+            walk, step = self.manifest.walk, self.model.chunk_frames - 1
             turn = (self.chunks[-1].stop - walk.start) // step
             prompt = walk.prompts[min(turn, len(walk.prompts) - 1)] if walk.prompts else None
             yield self.extend(rest[:step], prompt, **options)
@@ -451,7 +451,7 @@ class World:
         if len(self.chunks) == 1:
             raise ValueError(f"world {self.folder} has only its first view, there is no chunk to undo")
         chunks = self.chunks[:-1]
-        manifest = replace(self._manifest, chunks=list(chunks), walk=None)
+        manifest = replace(self.manifest, chunks=list(chunks), walk=None)
         state = None if self._state is None else self._rebuild(manifest)
         removed = self.chunks[-1]
         with self._said():
@@ -481,8 +481,8 @@ class World:
             raise ValueError(f"chunk must be from 0 to {last}, got {chunk}")
         disk.refuse_taken(folder)
         kept = list(self.chunks[: (last if chunk is None else chunk) + 1])
-        log = self._checked_log()
-        manifest = replace(self._manifest, chunks=kept, walk=None)
+        log = self.log_bytes()
+        manifest = replace(self.manifest, chunks=kept, walk=None)
         other = type(self)(folder, manifest, self.pipeline, self.estimator, None)
         with other._founded():
             for number, mark in enumerate(kept):
@@ -493,6 +493,16 @@ class World:
             disk.replace_file(folder / "log.jsonl", log)
             other._commit("branched", source=self.folder.name, chunk=len(kept) - 1)
         return other
+
+    def verify(self) -> "Report":
+        """Read every byte of the world: checksums, and whether each file holds what it must.
+
+        Returns:
+            What was found; damage is told, not raised.
+        """
+        from mirage.world.verify import verify
+
+        return verify(self)
 
     def _number(self, chunk: int) -> int:
         """The number of a chunk that may be counted from the end."""
@@ -517,9 +527,9 @@ class World:
             raise ValueError(f"world {self.folder} is damaged: the checksum of {name} is not that of its content")
         return load_memory(path, self.model, self.pipeline._execution_device if self.pipeline else torch.device("cpu"))
 
-    def _checked_log(self) -> bytes:
-        """The log as far as it was committed."""
-        mark, path = self._manifest.log, self.folder / "log.jsonl"
+    def log_bytes(self) -> bytes:
+        """The log as it is in the file, as far as it was committed."""
+        mark, path = self.manifest.log, self.folder / "log.jsonl"
         if path.is_symlink() or not path.is_file() or mark.bytes > LARGEST:
             raise ValueError(
                 f"world {self.folder} is damaged: log.jsonl must be a plain file of at most {LARGEST} bytes"
@@ -587,7 +597,7 @@ class World:
 
     def _commit(self, event: str, *, chunks: list[ChunkMark] | None = None, walk: Walk | None = None, **told: object):
         """Make a change the state of the world: the log grows by a line, then the manifest is replaced."""
-        log = self._checked_log() if self._manifest.log.bytes else b""
+        log = self.log_bytes() if self.manifest.log.bytes else b""
         line = (json.dumps({"time": _now(), "event": event, **told}, allow_nan=False) + "\n").encode()
         with open(self.folder / "log.jsonl", "r+b" if log else "wb") as file:
             file.truncate(len(log))
@@ -596,14 +606,14 @@ class World:
             file.flush()
             os.fsync(file.fileno())
         mark = FileMark(bytes=len(log) + len(line), sha256=hashlib.sha256(log + line).hexdigest())
-        chunks = self._manifest.chunks if chunks is None else chunks
-        manifest = replace(self._manifest, chunks=chunks, walk=walk, log=mark)
+        chunks = self.manifest.chunks if chunks is None else chunks
+        manifest = replace(self.manifest, chunks=chunks, walk=walk, log=mark)
         path, data = self.folder / "world.json", manifest.to_json()
         try:
             disk.replace_file(path, data)
         finally:  # whatever came in between: what is on the disk is what counts
             if path.is_file() and path.read_bytes() == data:
-                self._manifest = manifest
+                self.manifest = manifest
 
     @contextmanager
     def _founded(self) -> Iterator[None]:
@@ -643,7 +653,7 @@ class World:
 
     def _clean(self, *, all: bool = False) -> None:
         """Remove what an interruption left: what has a name of ours and belongs to no complete state."""
-        kept = set() if all else {Path(name).parts[1] for name in self._manifest.files if "/" in name}
+        kept = set() if all else {Path(name).parts[1] for name in self.manifest.files if "/" in name}
         for room, named in (("chunks", r"(\.new-)?\d{4,}"), ("walks", r"(\.new-)?[0-9a-f]{16}\.safetensors")):
             for path in (self.folder / room).glob("*") if not (self.folder / room).is_symlink() else ():
                 if re.fullmatch(named, path.name) and path.name not in kept:
@@ -665,8 +675,16 @@ def chunk_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:8], "big") >> 1
 
 
-def _begins(path: Cameras, first: Cameras) -> bool:
-    """Whether a path begins with these cameras, bit for bit."""
+def begins(path: Cameras, first: Cameras) -> bool:
+    """Whether a path begins with certain cameras, bit for bit.
+
+    Args:
+        path: The path.
+        first: The cameras.
+
+    Returns:
+        Whether it does.
+    """
     part = path[: len(first)]
     return len(part) == len(first) and all(
         torch.equal(getattr(part, name), getattr(first, name)) for name in ("intrinsics", "cam_from_world")
