@@ -41,6 +41,10 @@ def test_another_model(shared, tmp_path, monkeypatch):
     )
     runpy.run_path(str(path), run_name="__main__")
     assert (tmp_path / "read.jpg").stat().st_size > 10_000
+    assert (tmp_path / "points.ply").stat().st_size > 10**6
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    with pytest.raises(SystemExit, match="Three folders are needed"):
+        runpy.run_path(str(path), run_name="__main__")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

@@ -205,6 +205,8 @@ def test_an_empty_memory_is_saved_and_loaded(tmp_path):
     memory.save(tmp_path / "new" / "memory.safetensors")
     loaded = LatentMemory.load(tmp_path / "new" / "memory.safetensors")
     assert len(loaded) == 0 and equal(memory, loaded)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "new" / "memory.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_failed_save_leaves_the_old_file(memory, tmp_path, monkeypatch):

@@ -47,7 +47,10 @@ def save_surfels(surfels: Surfels, path: str | os.PathLike, settings: dict) -> N
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        mode = aside.stat().st_mode  # that of any new file here; safetensors' own is for the owner alone
         save_file(tensors, aside, metadata={key: json.dumps(value) for key, value in about.items()})
+        aside.chmod(mode)
         _to_disk(aside)
         os.replace(aside, path)
         _to_disk(path.parent)
