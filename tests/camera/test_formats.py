@@ -374,8 +374,22 @@ def test_a_wrong_format_is_refused_with_what_was_expected(name, truth, w2c, tmp_
     place = FILES[name](tmp_path, truth, w2c)
     for other in ("pose-string", "viewcrafter", "ngp-path"):
         if other != name:
-            with pytest.raises(ValueError, match=f"looked for {other}: "):
+            with pytest.raises(ValueError, match=f"looked for {other}"):
                 load_trajectory(place, HEIGHT, WIDTH, format=other, convention=CONVENTION.get(name))
+
+
+def test_what_is_no_camera_file_says_what_it_is(tmp_path):
+    np.savez(tmp_path / "a.npz", foo=np.eye(4), K=np.eye(3))
+    as_json(tmp_path / "a.json", {"bar": 1})
+    (tmp_path / "a.txt").write_text("\n1 2 3\n")
+    for name, said in [
+        ("a.npz", r"arrays foo, K; looked for .*lyra \(w2c, intrinsics, image_height and image_width\)"),
+        ("a.json", r"JSON with bar; looked for .*viser \(a list of w2c, K and img_wh\)"),
+        ("a.txt", r"text with 3 words in line 2; looked for .*tum \(8 numbers a line: t tx ty tz qx qy qz qw\)"),
+        (".", r"a folder without a camera file; looked for w2c.txt, .*sparse/0/images.txt"),
+    ]:
+        with pytest.raises(ValueError, match=f"is not a camera path of a known format: {said}"):
+            load_trajectory(tmp_path / name, HEIGHT, WIDTH)
 
 
 def test_quaternions_out_of_order_are_noticed(truth, w2c, tmp_path):

@@ -90,6 +90,11 @@ class Archive:
     def __contains__(self, name: str) -> bool:
         return name in self._sizes
 
+    @property
+    def names(self) -> list[str]:
+        """The keys of its arrays."""
+        return list(self._sizes)
+
     def array(self, name: str, *shapes: tuple[int | None, ...]) -> Float64[Tensor, "..."]:
         """One array as numbers.
 

@@ -174,12 +174,10 @@ def _understood(
     if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
         raise ValueError(f"{path} holds no poses: the file is empty")
     wanted = FORMATS if format == "auto" else {format: FORMATS[format]}
-    found = [
-        (name, content) for name, content in _candidates(path, wanted, center) if _recognises(wanted[name], content)
-    ]
+    candidates = _candidates(path, wanted, center)
+    found = [(name, content) for name, content in candidates if _recognises(wanted[name], content)]
     if not found:
-        known = ", ".join(FORMATS) if format == "auto" else f"{format}: {FORMATS[format].what}"
-        raise ValueError(f"{path} is not a camera path of a known format (looked for {known})")
+        raise ValueError(f"{path} is not a camera path of a known format: {_what_it_is(path, candidates, wanted)}")
     if len(found) > 1:
         said = ", ".join(f"{content.path.name} as {name}" for name, content in found[:8])
         if len({content.path for _, content in found}) > 1:
@@ -189,6 +187,26 @@ def _understood(
     poses = FORMATS[name].read(content)
     notes = (f"read from {content.path.relative_to(path)}",) if path.is_dir() and content.path != path else ()
     return name, *_in_convention(poses, path, convention, notes)
+
+
+def _what_it_is(path: Path, candidates: list[tuple[str, Content]], wanted: dict[str, Format]) -> str:
+    """What a file that no format recognises holds instead, and what was looked for."""
+    if path.is_dir():
+        files = dict.fromkeys(file for format in wanted.values() for file in format.files if file != ".")
+        there = ", ".join(dict.fromkeys(content.path.name for _, content in candidates if content.path != path))
+        held = f"the folder has {there}, but not as a format has it" if there else "a folder without a camera file"
+        return f"{held}; looked for {', '.join(wanted) if len(wanted) == 1 else ', '.join(files)}"
+    content = candidates[0][1]
+    if isinstance(content.data, dict):
+        held = f"JSON with {', '.join(list(content.data)[:8]) or 'nothing in it'}"
+    elif content.arrays is not None:
+        held = f"arrays {', '.join(content.arrays.names[:8]) or '(none)'}"
+    elif content.kind == "text" and content.lines:
+        held = f"text with {len(content.lines[0][1].split())} words in {content.lines[0][0]}"
+    else:
+        held = {"json": "a JSON list", "text": "no text"}.get(content.kind, content.kind)
+    fitting = [f"{name} ({format.what})" for name, format in wanted.items() if content.kind in format.kinds]
+    return f"{held}; looked for {', '.join(fitting or wanted)}"
 
 
 def _candidates(path: Path, formats: dict[str, Format], center: float | None) -> list[tuple[str, Content]]:
