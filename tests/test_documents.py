@@ -61,6 +61,19 @@ def test_python_of_the_readme(place, photo):
     assert (place / "walk.mp4").exists()
 
 
+def test_python_of_the_page_on_plugging_in(tmp_path, monkeypatch, capsys):
+    """Block after block, as a reader would."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "plug-in.md").read_text(), re.S)
+    assert len(blocks) > 7
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    said = capsys.readouterr().out
+    assert "of the cells are known" in said and "stride 16 and 48 channels are asked for" in said
+    assert (tmp_path / "points.ply").stat().st_size > 27 * names["points"]
+
+
 def test_commands_of_the_pages_are_understood():
     """Lines of code blocks, and all that stands in backticks and has options."""
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")]
