@@ -266,7 +266,7 @@ class VideoWriter(AbstractContextManager):
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_trc=ColorTrc.BT709,
                 dst_color_primaries=ColorPrimaries.BT709,
-                threads=1,  # with more of them the same frames give other bytes each time
+                threads=1,
             )
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
@@ -277,6 +277,7 @@ class VideoWriter(AbstractContextManager):
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
+        context.thread_count = 1  # with more of them the same frames give other bytes each time
         context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
         context.color_trc, context.color_primaries = ColorTrc.BT709, ColorPrimaries.BT709
 
