@@ -57,3 +57,24 @@ def test_too_little_or_contradictory_overlap_changes_nothing(generator):
     assert align_depth(noise(), noise()).scale == 1.0
     with pytest.raises(ValueError, match="min_cells"):
         align_depth(known, known, min_cells=1)
+
+
+def test_any_depth_fits_a_single_wall_but_only_its_scale_is_looked_for(generator):
+    """With a shift, a wall of one depth could be made of anything: scale without end, residual zero."""
+    wall = torch.full((2, 9, 13), 3.0)
+    fit = align_depth(wall / 1.4, wall)
+    assert fit.scale == pytest.approx(1.4, rel=1e-3) and fit.shift == 0 and fit.residual < 1e-3
+    fit = align_depth(wall * (1.3 + 2 * torch.rand(wall.shape, generator=generator)), wall)
+    assert (fit.scale, fit.shift) == (1.0, 0.0) and fit.residual > 0.1
+    tilted = 3 / (1 + torch.linspace(-0.02, 0.02, 13)).expand(2, 9, 13)
+    fit = align_depth(tilted * 0.8, tilted)
+    assert fit.scale == pytest.approx(1.25, rel=1e-3) and fit.shift == 0
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 4096, 4097, 20_000])
+def test_a_third_of_wrong_cells_does_not_matter_however_many_there_are(generator, count):
+    known = 1 + 4 * torch.rand(1, 1, count, generator=generator)
+    wrong = torch.rand(known.shape, generator=generator) < 0.3
+    fit = align_depth(torch.where(wrong, 0.4 * known, known) / 1.5, known)
+    assert fit.cells == count
+    assert fit.scale == pytest.approx(1.5 if count >= 16 else 1.0, rel=1e-2)

@@ -159,7 +159,7 @@ def test_the_budget_is_kept_and_the_first_view_stays():
 
 
 def test_budget_below_the_first_view_is_refused():
-    with pytest.raises(ValueError, match="budget_bytes must be at least .* got 100"):
+    with pytest.raises(ValueError, match=r"budget_bytes must be at least .* got 100"):
         remember(budget_bytes=100)
 
 

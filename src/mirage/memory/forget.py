@@ -23,7 +23,7 @@ def superseded(surfels: Surfels, sources: Int[Tensor, " m"], *, tolerance: float
 
     Args:
         surfels: The elements; only their geometry is looked at.
-        sources: Source view of each finding of a coarse element; the views with most findings are looked at, 16 at most.
+        sources: Source view of each coarse element that was found; the 16 views with most of them are looked at.
         tolerance: Relative depth difference within which two surfaces are one.
 
     Returns:

@@ -1,5 +1,6 @@
 """What every memory does: `from_view`, `read`, `update`; what it returns, and what it refuses."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import no_type_check
@@ -137,7 +138,8 @@ def check_cameras(cameras: Cameras) -> None:
         cameras: The cameras of an argument called `cameras`.
 
     Raises:
-        ValueError: If a pose or an intrinsic is not finite, a rotation is not one, or intrinsics are singular.
+        ValueError: If they are no `Cameras`, a pose or an intrinsic is not finite, a pose is not rigid, or intrinsics
+            are singular or skewed.
 
     Example:
         >>> check_cameras(Cameras(torch.eye(3)[None], torch.eye(4)[None], 2, 3))
@@ -145,19 +147,25 @@ def check_cameras(cameras: Cameras) -> None:
         Traceback (most recent call last):
         ValueError: cameras: cam_from_world must hold rotations (orthonormal, determinant 1), off by 3: ...
     """
-    pose, k = cameras.cam_from_world, cameras.intrinsics
+    if not isinstance(cameras, Cameras):
+        raise ValueError(f"cameras must be mirage's Cameras, got {type(cameras).__name__}")
+    pose, k = cameras.cam_from_world.detach().cpu(), cameras.intrinsics.detach().cpu()
     if not bool(pose.isfinite().all() & k.isfinite().all()):
         raise ValueError("cameras: poses and intrinsics must be finite, got NaN or infinity")
-    focal = torch.stack([k[:, 0, 0], k[:, 1, 1], k[:, 2, 2]])
+    focal = k[:, [0, 1], [0, 1]]
     if not bool((focal > 0).all()):
-        raise ValueError(f"cameras: intrinsics must have positive focal lengths, got {focal[:2].T.tolist()} (singular)")
+        raise ValueError(f"cameras: intrinsics must have positive focal lengths, got {focal.tolist()} (singular)")
+    if not bool((k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] == torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])).all()):
+        raise ValueError("cameras: intrinsics must have no skew and a last row of 0 0 1: undistort the images first")
     rotation = pose[:, :3, :3]
-    error = (rotation @ rotation.mT - torch.eye(3, device=pose.device)).abs().amax() if len(pose) else 0.0
+    error = float((rotation @ rotation.mT - torch.eye(3)).abs().amax()) if len(pose) else 0.0
     if not (error < 1e-3 and bool((torch.linalg.det(rotation) > 0).all())):
         raise ValueError(
             "cameras: cam_from_world must hold rotations (orthonormal, determinant 1), "
-            f"off by {float(error):.3g}: renormalise them first"
+            f"off by {error:.3g}: renormalise them first"
         )
+    if not bool((pose[:, 3] == torch.eye(4)[3]).all()):
+        raise ValueError(f"cameras: cam_from_world must have a last row of 0 0 0 1, got {pose[:, 3].tolist()}")
 
 
 @no_type_check
@@ -189,6 +197,10 @@ def check_views(
         Traceback (most recent call last):
         ValueError: depth must not be negative, got -1: use 0 where it is unknown
     """
+    for name, value in (("latents", latents), ("depth", depth)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor")
+    check_cameras(cameras)
     if latents.ndim != 4 or depth.ndim != 3:
         raise ValueError(
             f"latents must be (v, c, h, w) and depth (v, H, W), got {tuple(latents.shape)} and {tuple(depth.shape)}"
@@ -204,20 +216,24 @@ def check_views(
             f"cameras must be of the image's size, a whole multiple of the {h} x {w} latents, got "
             f"{cameras.height} x {cameras.width}: use cameras.resize"
         )
-    if depth.shape[1] % h or depth.shape[2] % w or not depth.numel():
+    if depth.shape[1] % h or depth.shape[2] % w or not min(depth.shape[1:]):
         raise ValueError(f"depth must be a whole multiple of the {h} x {w} latents, got {tuple(depth.shape[1:])}")
+    if keep is not None and (not isinstance(keep, Tensor) or keep.dtype != torch.bool):
+        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+        raise ValueError(f"keep must be a tensor of bool, True on what may be remembered, got {kind}: use keep > 0")
     if keep is not None and keep.shape != depth.shape:
         raise ValueError(f"keep must have the shape of depth {tuple(depth.shape)}, got {tuple(keep.shape)}")
-    devices = {str(x.device) for x in (latents, depth, cameras.intrinsics, cameras.cam_from_world)}
+    tensors = (latents, depth, cameras.intrinsics) if keep is None else (latents, depth, cameras.intrinsics, keep)
+    devices = {str(x.device) for x in tensors}
     if len(devices) > 1:
-        raise ValueError(f"latents, depth and cameras must be on one device, got {sorted(devices)}: use .to")
-    if not latents.is_floating_point():
-        raise ValueError(f"latents must be floating point, got {latents.dtype}")
-    if not bool(latents.isfinite().all()):
-        raise ValueError("latents must be finite, got NaN or infinity")
-    if not bool(depth.isfinite().all()):
-        raise ValueError("depth must be finite, got NaN or infinity: use 0 where it is unknown")
-    if bool((depth < 0).any()):
-        raise ValueError(f"depth must not be negative, got {float(depth.min()):.3g}: use 0 where it is unknown")
-    check_cameras(cameras)
+        raise ValueError(f"latents, depth, cameras and keep must be on one device, got {sorted(devices)}: use .to")
+    for name, value in (("latents", latents), ("depth", depth)):
+        if not value.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {value.dtype}")
+        low, high = (float(x) for x in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            advice = ": use 0 where it is unknown" if name == "depth" else ""
+            raise ValueError(f"{name} must be finite, got NaN or infinity{advice}")
+    if low < 0:
+        raise ValueError(f"depth must not be negative, got {low:.3g}: use 0 where it is unknown")
     return stride

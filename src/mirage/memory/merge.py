@@ -1,4 +1,4 @@
-"""How new views enter a memory: aligned in depth, only what is new or seen better, within a budget (Eq. 6, filtered)."""
+"""How new views enter a memory: aligned in depth, what is new or seen better, within a budget (Eq. 6, filtered)."""
 
 from dataclasses import dataclass, replace
 
@@ -49,7 +49,8 @@ def merge(
       seen through (movers, wrong depth), or where it would hide what the first view shows of its own picture;
     - *explained* if they show a surface there within 10 % of its depth, or have one on record in a source view, at
       equal or finer resolution (up to a factor of 1.5; the first view's counts at any);
-    - *refined* if they show it only coarser: the cell is closer, sharper or more frontal;
+    - *refined* if they show it only coarser: the cell is closer, sharper or more frontal (a view from the place of a
+      source view refines nothing any more);
     - else *new*.
 
     New and refined cells are written, with the ring of explained cells around them, which closes the seam. So the same
@@ -260,12 +261,13 @@ def _choose(
         surface, element = torch.where(seen.index >= 0, seen.depth, torch.inf), seen.index.clamp(min=0)
         agrees = (depth <= surface * (1 + AGREE)) & (surface <= depth * (1 + AGREE))
         explained |= agrees
-        # A cell across an edge would not be shown before one that is not.
-        fine |= agrees & (known.observed[element] | (seen.size <= COARSE) | (lifted.edge & ~known.edge[element]))
+        fine |= agrees & (known.observed[element] | (seen.size <= COARSE))
         front = torch.minimum(front, surface)
     rejected = valid & (depth > front * (1 + AGREE))
     explained &= valid & ~rejected
     refined, new = explained & ~fine, valid & ~explained & ~rejected
+    if bool(refined.any() & (surfels.at(camera, depth) | pending.at(camera, depth))):
+        refined = torch.zeros_like(refined)  # what this place can show has been written
 
     unsure = refined | new
     if bool(unsure.any()):
@@ -317,14 +319,16 @@ def _doubt(surfels: Surfels, hits: Hits, lifted: LiftedViews, cameras: Cameras) 
     """How many updates in a row have seen through each element, after one more."""
     seen = lifted.valid & (hits.index >= 0)
     behind = seen & (lifted.depth > hits.depth * (1 + AGREE))
-    agrees = seen & ~behind & (hits.depth <= lifted.depth * (1 + AGREE))
-    believed = behind.sum((1, 2)) * 2 <= seen.sum((1, 2))
-    doubt = surfels.doubt
-    if bool((behind & believed[:, None, None]).any()):
-        nothing = surfels.features.new_zeros(len(cameras), 0, *lifted.valid.shape[1:])
-        views = Surfels.of_views(nothing, lifted, cameras, lifted.valid & believed[:, None, None], 1)
-        doubt = doubt + (views.in_free_space(surfels.points, AGREE) & ~surfels.observed)
-    return doubt.to(torch.int8).index_fill(0, hits.index[agrees], 0)
+    if not bool(behind.any() | (surfels.doubt > 0).any()):
+        return surfels.doubt
+    believed = lifted.valid & (behind.sum((1, 2)) * 2 <= seen.sum((1, 2)))[:, None, None]
+    nothing, points = surfels.features.new_zeros(len(cameras), 0, *believed.shape[1:]), surfels.points
+    views = [Surfels.of_views(nothing, lifted, cameras, chosen, 1) for chosen in (believed, lifted.valid)]
+    doubt = surfels.doubt + (views[0].in_free_space(points, AGREE) & ~surfels.observed)
+    doubted = doubt.nonzero()[:, 0]
+    anyhow = torch.full_like(points[doubted, 0], torch.inf)
+    confirmed = views[1].holds(points[doubted], anyhow, cameras[0], AGREE)
+    return doubt.to(torch.int8).index_fill(0, doubted[confirmed], 0)
 
 
 def _about(cameras: Cameras, origin: Float64[Tensor, "3"]) -> Cameras:

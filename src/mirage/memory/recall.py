@@ -1,12 +1,19 @@
 """Recall: which past frames saw what the target views see."""
 
+from typing import no_type_check
+
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
+from mirage.memory.memory import check_cameras
+
+POINTS = 1024  # points that are looked at: evenly spread ones, if there are more
+PAIRS_AT_ONCE = 1 << 16  # frames x points compared in one go
 
 
+@no_type_check  # malformed arguments get a ValueError with a way out
 def recall(
     points: Float32[Tensor, "n 3"],
     cameras: Cameras,
@@ -24,7 +31,8 @@ def recall(
     Equation:
         .. math:: score_f = \frac1n \sum_n [\,|z_{fn} / D_f(\pi_f(p_n)) - 1| \le tolerance\,]
 
-        The paper's reference choice is the overlap of occupied 0.1 m voxels (IoU >= 0.04); a share of the
+        over 1024 of the points at most, spread evenly over their order: then a score is off by 0.02 or so. The
+        paper's reference choice is the overlap of occupied 0.1 m voxels (IoU >= 0.04); a share of the
         target's points needs no voxel size and no scale of the world, and sees through no walls.
 
     Convention:
@@ -42,13 +50,14 @@ def recall(
         Indices of at most `k` frames by falling score, of equal scores the earlier first; and their scores.
 
     Raises:
-        ValueError: If cameras and depth are not of as many frames, or `k` is not positive.
+        ValueError: If shapes, counts, devices or values do not fit; the message names the argument.
 
     Gradient:
         None.
 
     Cost:
-        O(f * n) time and memory; one host sync.
+        O(f * min(n, 1024)) time, bounded memory; a few host syncs for the checks. 256 frames of 44 x 80 cells and the
+        points of nine views take some 20 ms on one core, a million points no more.
 
     Example:
         The first of two frames looks at the point, the second looks away.
@@ -59,20 +68,60 @@ def recall(
         >>> recall(torch.tensor([[0.0, 0.0, 2.0]]), Cameras(K, pose, 2, 4), torch.full((2, 1, 2), 2.0))
         (tensor([0]), tensor([1.]))
     """
+    _check(points, cameras, depth, k)
+    nothing = torch.zeros(0, dtype=torch.int64, device=depth.device), torch.zeros(0, device=depth.device)
+    if not len(points) or not len(depth):
+        return nothing
+    if len(points) > POINTS:  # the jitter keeps off the rhythm of rows and columns
+        nth = torch.arange(POINTS, dtype=torch.float64, device=points.device)
+        points = points[((nth + (nth * 0.6180339887498949) % 1) * (len(points) / POINTS)).long()]
+    height, width = depth.shape[1:]
+    grid = cameras.resize(height, width)
+    # In float64, relative to one of the points: far from the origin nothing is lost.
+    pose, origin = grid.cam_from_world.double(), points[0].double()
+    shift = pose[:, :3, :3] @ origin + pose[:, :3, 3]
+    project = (grid.intrinsics.double() @ torch.cat([pose[:, :3, :3], shift[..., None]], -1)).float()
+    local = torch.cat([(points.double() - origin).float(), points.new_ones(len(points), 1)], -1)
+    seen = lambda part: _seen(project[part], local, depth[part], tolerance)
+    frames = torch.arange(len(depth), device=depth.device).split(max(1, PAIRS_AT_ONCE // len(points)))
+    score = torch.cat([seen(part) for part in frames])
+    order = torch.sort(score, descending=True, stable=True)[1][:k]
+    order = order[score[order] >= threshold]
+    return order, score[order]
+
+
+def _seen(
+    project: Float32[Tensor, "f 3 4"], points: Float32[Tensor, "n 4"], depth: Float32[Tensor, "f h w"], tolerance: float
+) -> Float32[Tensor, " f"]:
+    """Share of the points that each frame has seen."""
+    height, width = depth.shape[1:]
+    x, y, z = (project @ points.T).unbind(1)
+    front = z > 0
+    inverse = 1 / torch.where(front, z, 1.0)
+    x, y = x * inverse, y * inverse
+    inside = front & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    cell = torch.where(inside, y.floor() * width + x.floor(), 0.0).long()
+    known = depth.flatten(1).gather(1, cell)
+    return (inside & (known > 0) & ((z - known).abs() <= tolerance * known)).float().mean(1)
+
+
+@no_type_check  # malformed arguments get a ValueError with a way out
+def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int) -> None:
+    if points.ndim != 2 or points.shape[1] != 3 or depth.ndim != 3:
+        raise ValueError(
+            f"points must be (n, 3) and depth (f, h, w), got {tuple(points.shape)} and {tuple(depth.shape)}"
+        )
     if len(cameras) != len(depth) or k < 1:
         raise ValueError(
             f"cameras and depth must be of as many frames and k positive, got {len(cameras)}, {len(depth)} and {k=}"
         )
-    if not len(points) or not len(depth):
-        return torch.zeros(0, dtype=torch.int64, device=depth.device), torch.zeros(0, device=depth.device)
-    height, width = depth.shape[1:]
-    place, z = cameras.resize(height, width).project(points)
-    x, y = place.nan_to_num(-1.0, -1.0, -1.0).clamp(-1, max(height, width)).floor().long().unbind(-1)
-    inside = (z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    frame = torch.arange(len(depth), device=depth.device)[:, None]
-    known = depth[frame, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-    seen = inside & (known > 0) & ((z - known).abs() <= tolerance * known)
-    score = seen.float().mean(1)
-    order = torch.sort(score, descending=True, stable=True)[1][:k]
-    order = order[score[order] >= threshold]
-    return order, score[order]
+    for name, value in (("points", points), ("depth", depth)):
+        if not value.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {value.dtype}")
+        if value.device != cameras.intrinsics.device:
+            raise ValueError(f"{name} must be on {cameras.intrinsics.device} like the cameras, got {value.device}")
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if bool((depth < 0).any()):
+        raise ValueError(f"depth must not be negative, got {float(depth.min()):.3g}: use 0 where it is unknown")
+    check_cameras(cameras)

@@ -249,8 +249,8 @@ class Surfels:
     ) -> Bool[Tensor, " m"]:
         """Points of a view that some source view has on record: its own element there is at their depth.
 
-        It has to be no coarser than `spacing` (world units per cell), unless the view is seen from that source's place:
-        what was written once is then on record, whatever hides it.
+        It has to be finer than `spacing` (world units per cell; the first view's is, unless that is 0), or else the
+        view has to be from that source's place: what was written once is then on record, whatever hides it.
         """
         found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         height, width = self.lookup.shape[1:]
@@ -267,13 +267,28 @@ class Surfels:
             offset = torch.stack([x - x.floor() - 0.5, y - y.floor() - 0.5], -1)
             ratio = (plane[..., 0] + (plane[..., 1:] * offset).sum(-1)) * z
             agrees = inside & (element >= 0) & (ratio <= 1 + tolerance) & (ratio * (1 + tolerance) >= 1)
-            off = (pose - camera.cam_from_world).abs()
-            same = (off[:, :3, :3].amax((1, 2)) < SAME) & ((k - camera.intrinsics).abs() <= SAME * k.amax()).all(2).all(
-                1
-            )
-            same = same[:, None] & (off[:, :3, 3].amax(1)[:, None] * plane[..., 0] < SAME)
-            found |= (agrees & (same | (stretch(plane, k[:, None]) <= spacing))).any(0)
+            same = _same(k, pose, camera, plane[..., 0])
+            enough = torch.where((self.name[view] == 0)[:, None], 0.0, stretch(plane, k[:, None])) < spacing
+            found |= (agrees & (same | enough)).any(0)
         return found
+
+    def at(self, camera: Cameras, depth: Float32[Tensor, "1 h w"]) -> Bool[Tensor, ""]:
+        """Whether some source view is from the place of this one, which sees such depths."""
+        inverse = 1 / depth[depth > 0].median()
+        return _same(self.intrinsics, self.cam_from_world, camera, inverse.expand(len(self.name), 1)).any()
+
+
+def _same(
+    intrinsics: Float32[Tensor, "s 3 3"],
+    cam_from_world: Float32[Tensor, "s 4 4"],
+    camera: Cameras,
+    inverse: Float32[Tensor, "s m"],
+) -> Bool[Tensor, "s m"]:
+    """Views of one place with a camera, as far as points of this inverse depth can tell."""
+    off = (cam_from_world - camera.cam_from_world).abs()
+    other_lens = (intrinsics - camera.intrinsics).abs().amax((1, 2)) > SAME * intrinsics.amax((1, 2))
+    turned = off[:, :3, :3].amax((1, 2)) > SAME
+    return ~(other_lens | turned)[:, None] & (off[:, :3, 3].amax(1)[:, None] * inverse <= SAME)
 
 
 def stretch(plane: Float32[Tensor, "*b 3"], intrinsics: Float32[Tensor, "*k 3 3"]) -> Float32[Tensor, "*b"]:
