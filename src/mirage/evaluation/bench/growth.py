@@ -89,7 +89,7 @@ def measure(
     return part
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
+def slope(points: Sequence[tuple[float | int, float | int]]) -> float:
     """Exponent of the power law through some points, by least squares in log-log.
 
     Args:

@@ -46,9 +46,10 @@ class Curves:
     title: str
     x: str
     y: str
-    series: dict[str, Sequence[Sequence[float]]]
-    """Points (x, y) by name."""
+    series: dict[str, Sequence[Sequence[float | int]]]
+    """Points (x, y) by name; of bars, one each, (value, 0)."""
     log: bool = False
+    bars: bool = False
 
 
 @dataclass(kw_only=True)
@@ -88,18 +89,25 @@ def draw(path: Path, plots: Sequence[Curves]) -> None:
         figure = Figure(figsize=(11, 3.6 * down), layout="constrained")
         for place, plot in enumerate(plots, 1):
             axes = figure.add_subplot(down, 2, place)
-            for name, points in plot.series.items():
+            if plot.bars:
+                bars = axes.barh(list(plot.series), [points[0][0] for points in plot.series.values()], height=0.6)
+                axes.bar_label(bars, fmt="%.3g", padding=3)
+                axes.set_xscale("log")
+                axes.margins(x=0.2)
+                axes.invert_yaxis()
+            for name, points in ({} if plot.bars else plot.series).items():
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2, label=name)
             if plot.log:
                 axes.set_xscale("log")
                 axes.set_yscale("log")
-            else:
+            elif not plot.bars:
                 axes.set_ylim(bottom=0)
             axes.set_title(plot.title)
             axes.set_xlabel(plot.x)
             axes.set_ylabel(plot.y)
             axes.grid(alpha=0.3)
-            axes.legend(fontsize=7)
+            if not plot.bars:
+                axes.legend(fontsize=7)
         with atomic(path) as aside:
             figure.savefig(aside, dpi=110)
 
