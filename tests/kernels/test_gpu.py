@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mirage.camera.cameras import Cameras
 from mirage.kernels import backend, ops, reference
+from mirage.memory import LatentMemory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OLDEST = "3.4" if DEVICE == "cuda" else "3.7"  # before, the interpreter fails with a numpy of today
@@ -195,6 +197,24 @@ def test_voxel_overlap(generator, views, others):
     check(ops.voxel_overlap, points[:0], view[:0], more[:0], other[:0], views, others)
 
 
+def test_a_memory_is_the_same_on_any_backend(generator):
+    k, height, width = cameras(20.0, 12.1, 8.2, 1), 16, 24
+    latents = torch.randn(3, 5, 4, 6, generator=generator)
+    depth = (2 + torch.rand(3, 4, 6, generator=generator)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    poses = around(generator, 3, 0.1)
+    start, *more = (Cameras(k.repeat(n, 1, 1), poses[3 - n :], height, width) for n in (1, 2, 3))
+    results = []
+    for name, device in (("reference", "cpu"), ("gpu", DEVICE)):
+        with backend.use(name):
+            memory = LatentMemory.from_view(latents[:1].half().to(device), depth[:1].to(device), start.to(device))
+            memory.update(latents[1:].half().to(device), depth[1:].to(device), more[0].to(device))
+            results.append((len(memory), memory.read(more[1].to(device))))
+    (count, expected), (same, found) = results
+    assert count == same > 24 and expected.visible.float().mean() > 0.3
+    for field in ("features", "visible", "depth", "observed"):
+        assert torch.equal(getattr(found, field).cpu(), getattr(expected, field))
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="whether a GPU waits for the host can only be told on one")
 def test_no_host_sync(generator):
     elements, views, lookup = patches(generator)
@@ -261,7 +281,8 @@ calls = {}
 
 def record(kernel, grid, *args, **constants):
     named = dict(zip(kernel.arg_names, args))
-    constants |= {name: 1 for name, a in named.items() if isinstance(a, int) and a == 1}  # as on a launch
+    fixed = [name for name, a in named.items() if isinstance(a, int) and a == 1]  # compiled in, as on a launch
+    constants |= dict.fromkeys(set(fixed) - set(kernel.do_not_specialize), 1)
     kind = lambda a: "*" + KINDS[a.dtype] if isinstance(a, torch.Tensor) else "fp32" if isinstance(a, float) else "i32"
     signature = {name: kind(a) for name, a in named.items()} | dict.fromkeys(constants, "constexpr")
     calls[kernel.__name__] = ASTSource(fn=kernel, signature=signature, constexprs=constants)

@@ -43,7 +43,7 @@ def nearest_index(
     return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 @no_type_check
 def _nearest(points, intrinsics, pose, best, count, height, width, near, BLOCK: tl.constexpr):
     view = tl.program_id(1)
@@ -59,12 +59,7 @@ def _nearest(points, intrinsics, pose, best, count, height, width, near, BLOCK: 
 @no_type_check
 def _image(points, intrinsics, pose, n, there):
     """Column, row and z of points in one view, see `reference._image`."""
-    row = points + n.to(tl.int64) * 3
-    px, py, pz = (
-        tl.load(row, mask=there, other=0.0),
-        tl.load(row + 1, mask=there, other=0.0),
-        tl.load(row + 2, mask=there, other=0.0),
-    )
+    px, py, pz = _three(points + n.to(tl.int64) * 3, there)
     x = ((tl.load(pose) * px + tl.load(pose + 1) * py) + tl.load(pose + 2) * pz) + tl.load(pose + 3)
     y = ((tl.load(pose + 4) * px + tl.load(pose + 5) * py) + tl.load(pose + 6) * pz) + tl.load(pose + 7)
     z = ((tl.load(pose + 8) * px + tl.load(pose + 9) * py) + tl.load(pose + 10) * pz) + tl.load(pose + 11)
@@ -72,6 +67,14 @@ def _image(points, intrinsics, pose, n, there):
     u = tl.load(intrinsics) * tl.div_rn(x, depth) + tl.load(intrinsics + 2)
     v = tl.load(intrinsics + 4) * tl.div_rn(y, depth) + tl.load(intrinsics + 5)
     return u, v, z
+
+
+@triton.jit
+@no_type_check
+def _three(row, there):
+    """Three floats in a row of memory."""
+    first, second = tl.load(row, mask=there, other=0.0), tl.load(row + 1, mask=there, other=0.0)
+    return first, second, tl.load(row + 2, mask=there, other=0.0)
 
 
 def surfel_hits(
@@ -112,14 +115,14 @@ def surfel_hits(
     elements = (x.contiguous() for x in (plane, cell, reach, rank, source, name))
     tensors = (*elements, table, alive, front, best, index, depth, hit, size)
     sizes = (count, sources, source_size[0] * source_size[1], source_size[1], height, width)
-    margin_x, margin_y = max(width / 2, 4), max(height / 2, 4)
+    margin_x, margin_y = max(width / 2, 4.0), max(height / 2, 4.0)
     numbers = (near, 1 + tolerance, -margin_x, width + margin_x, -margin_y, height + margin_y)
     for stage in range(3):
         launch(_surfels, grid, *tensors, *sizes, *numbers, STAGE=stage, TILE=tile)
     return index, depth, hit, size
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "sources"])
 @no_type_check
 def _table(source_intrinsics, source_pose, intrinsics, pose, table, count, sources, BLOCK: tl.constexpr):
     """Maps from source to target views, in float64, see `reference.target_from_source`."""
@@ -190,7 +193,7 @@ def _inverse(matrix, step, there):
     return r0 / det, r1 / det, r2 / det, s0 / det, s1 / det, s2 / det, t0 / det, t1 / det, t2 / det
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "sources"])
 @no_type_check
 def _surfels(
     plane,
@@ -319,14 +322,6 @@ def _surfels(
 
 @triton.jit
 @no_type_check
-def _three(row, there):
-    """Three floats in a row of memory."""
-    first, second = tl.load(row, mask=there, other=0.0), tl.load(row + 1, mask=there, other=0.0)
-    return first, second, tl.load(row + 2, mask=there, other=0.0)
-
-
-@triton.jit
-@no_type_check
 def _corner(du, dv, ux, uy, uz, vx, vy, vz, oz):
     """Image of a corner of an element, relative to that of its centre."""
     inverse = tl.div_rn(1.0, tl.maximum((oz + uz * du) + vz * dv, 0.001 * oz))
@@ -381,7 +376,7 @@ def gather_rows(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 @no_type_check
 def _gather(
     features,
@@ -469,7 +464,7 @@ def seen_through(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "views"])
 @no_type_check
 def _seen_through(
     points,
@@ -565,7 +560,7 @@ def _rank(values: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
     return torch.empty_like(ordered).scatter_(0, order, steps.cumsum(0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "last", "words", "views", "other_views"])
 @no_type_check
 def _occupy(
     number, owner, bits, alone, shared, first, last, words, views, other_views, OTHER: tl.constexpr, BLOCK: tl.constexpr

@@ -52,7 +52,7 @@ def cell_planes(
     return plane, count, edge & valid, reference.joined_reach(plane, valid, box, other, other_box, tolerance)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["cells"])
 @no_type_check
 def _fit(
     depth,
@@ -135,11 +135,11 @@ def _fit(
     left, right, top, bottom = none - INFINITY, none - INFINITY, none - INFINITY, none - INFINITY
     far_left, far_right, far_top, far_bottom = left, right, top, bottom
     size, rest_d, rest_x, rest_y = none.to(tl.int32), none, none, none
+    side_left, side_right = _sides(col, cols)
     for row in range(rows):
         y = _centre(row, rows)
         d, mask = _pixels(depth, usable, at + row * width * cols, there)
         if AGAIN:
-            side_left, side_right = _sides(col, cols)
             side_top, side_bottom = _sides(row, rows)
             part = mask & (d > low) & (d <= high)
             rest = mask & ((d <= low) | (d > high)) & (d > from_) & (d <= to)
