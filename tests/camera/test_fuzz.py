@@ -77,6 +77,9 @@ def test_words(tmp_path_factory, rows):
 @example({"camera_path": [], "render_height": 1, "render_width": 1})
 @example({"path": [{"R": [0, 0, 0, 1], "T": [0, 0, 0], "fov": None}]})
 @example([{"w2c": 1, "K": 2}])
+@example({"0": 1})
+@example({"path": [1]})
+@example({"path": [[{"a": 1}]], "cameras": [1]})
 @example([{"w2c": np.eye(4).tolist(), "K": np.eye(3).tolist(), "img_wh": [1e9, 1]}, 3])
 def test_json(tmp_path_factory, value):
     place = tmp_path_factory.mktemp("fuzz") / "a.json"

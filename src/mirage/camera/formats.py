@@ -277,9 +277,7 @@ FORMATS: dict[str, Format] = {
         what="extrinsic and K under the numbers of latent frames",
         kinds=("json",),
         files=("pose.json",),
-        recognise=_keys(
-            lambda d: all(k.isdecimal() for k in d) and "extrinsic" in (next(iter(d.values()), None) or ())
-        ),
+        recognise=_keys(lambda d: all(k.isdecimal() for k in d) and _has(next(iter(d.values()), None), "extrinsic")),
         read=read_hyworldplay,
     ),
     "cameractrl": Format(
