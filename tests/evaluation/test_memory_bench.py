@@ -15,9 +15,9 @@ from mirage.evaluation.bench.rivals import ReleasedMemory
 from mirage.evaluation.bench.speed import wrong_cells
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
 from mirage.evaluation.bench.video import Scale, Video
-from mirage.evaluation.bench.worlds import FAR, ROOM, WALL, hall, placed, walk
 from mirage.kernels.backend import use
 from mirage.memory import LatentMemory, MemoryRead
+from mirage.scenes.halls import ROOM, WALL, placed
 
 
 @pytest.fixture
@@ -71,29 +71,6 @@ def test_wrong_cells_of_the_released_algorithm_are_counted(one_thread):
     assert image.equal(cells + 10)
     memory.read = lambda cameras: (torch.cat([cells[..., :1], image[..., 1:]], -1), torch.ones(1, 2, 3).bool())
     assert wrong_cells(memory, view) == (2 / 6, 6)
-
-
-def test_depth_of_a_hall_is_that_of_its_surfaces():
-    """Unprojected, every pixel lies on a wall, on the floor, on the ceiling or on a pillar, and before all others."""
-    world, cameras = hall(5.0), walk(101, 22, 38)[[0, 40, 100]]
-    depth = world.depth(cameras, 22, 38)
-    known = depth > 0
-    assert 0.8 < known.float().mean() < 1 and depth.max() <= FAR
-    points = cameras.unproject(depth)[known]
-    flat = world.planes[:, 3] - points @ world.planes[:, :3].T
-    aside = (points[:, None, [0, 2]] - world.pillars[:, :2]).norm(dim=-1) - world.pillars[:, 2]
-    assert (flat > -1e-3).all() and (aside > -1e-3).all()
-    assert torch.cat([flat, aside], 1).abs().amin(1).max() < 2e-3
-    on_pillar = (aside.abs() < 1e-3).any(1).float().mean()
-    assert 0.1 < on_pillar < 0.9
-
-
-def test_what_a_pillar_hides_is_not_seen():
-    world, camera = hall(5.0), placed(16, 24, torch.zeros(1, 3), torch.zeros(1))
-    depth = world.depth(camera, 16, 24)
-    points = camera.unproject(depth)
-    assert world.sees(camera, points)[depth > 0].all()
-    assert not world.sees(camera, 1.01 * points)[depth > 0].any()
 
 
 def test_displacement_is_in_pixels():

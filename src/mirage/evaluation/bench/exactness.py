@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
-from mirage.evaluation.bench.worlds import FAR, ROOM, TILTED, WALL, World, hall, placed
 from mirage.memory import LatentMemory, MemoryRead
+from mirage.scenes.halls import FAR, ROOM, TILTED, WALL, World, hall, placed
 
 READS = ("gather", "nearest", "nearest-corner")
 CENTRE = 3.0  # metres to what an orbit goes round
@@ -152,7 +152,7 @@ def displacements(name: str, world: World, height: int, width: int, stride: int)
     depth = world.depth(source, height, width)
     coordinates = source.unproject(world.depth(source, *grid)).permute(0, 3, 1, 2)
     field = torch.cat([coordinates, straddles(depth, stride)[:, None].float()], 1)
-    memories = {read: LatentMemory.from_view(field, depth, source, read=read) for read in READS}
+    memories = {read: LatentMemory.from_view(field, depth, source, read=read, dtype=torch.float32) for read in READS}
     found = []
     for motion, target in motions(height, width).items():
         true = world.depth(target, *grid)

@@ -10,10 +10,10 @@ from mirage.camera.cameras import Cameras
 from mirage.evaluation.bench.clock import cpu_backends, timed
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
 from mirage.evaluation.bench.video import Scale, Video
-from mirage.evaluation.bench.worlds import walk
 from mirage.kernels.backend import use
 from mirage.memory import LatentMemory
 from mirage.memory.store import Surfels
+from mirage.scenes.halls import walk
 
 CHANNELS = 4  # features are not what grows
 

@@ -13,8 +13,8 @@ from mirage.camera.cameras import Cameras
 from mirage.evaluation.bench.rivals import ReleasedMemory
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
 from mirage.evaluation.bench.video import Scale, Video
-from mirage.evaluation.bench.worlds import hall, walk
 from mirage.memory import LatentMemory
+from mirage.scenes.halls import hall, walk
 
 MIB = 2**20
 PAPER = 0.45  # MiB per chunk that the paper plots: 2.25 after five

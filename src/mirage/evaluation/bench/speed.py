@@ -12,10 +12,10 @@ from mirage.evaluation.bench.clock import Contender, Machine, Times, cpu_backend
 from mirage.evaluation.bench.rivals import ColourCloud, ReleasedMemory
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
 from mirage.evaluation.bench.video import Scale, Video
-from mirage.evaluation.bench.worlds import hall, walk
 from mirage.kernels import ops
 from mirage.kernels.backend import use
 from mirage.memory import LatentMemory, recall
+from mirage.scenes.halls import hall, walk
 from mirage.video.codec import LatentCodec
 
 RELEASED = "released algorithm (a)"

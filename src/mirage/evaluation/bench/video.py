@@ -8,8 +8,8 @@ from jaxtyping import Float16, Float32
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.evaluation.bench.worlds import hall, walk
 from mirage.memory import LatentMemory
+from mirage.scenes.halls import hall, walk
 
 
 @dataclass(frozen=True, kw_only=True)
