@@ -281,7 +281,7 @@ def _memories(
     codec: LatentCodec,
 ) -> dict[str, Memory]:
     memories: dict[str, Memory] = {
-        kind: LatentMemory.from_view(latents, depth, camera, read=kind) for kind in KINDS if kind != "colour"
+        kind: LatentMemory.from_view(latents, depth, camera, read=kind, dtype=torch.float16) for kind in KINDS[:3]
     }
     return memories | {"colour": ColourMemory.from_view(latents, depth, camera, frames=frame, codec=codec)}
 
@@ -320,8 +320,8 @@ def _loop(
     shown = {"at the start": rgbd.frame(start), "at the return": truth, "autoencoder alone": ceiling}
     rows = []
     for kind, read in reads.items():
-        alone = _decoded(codec, fill_holes(read.features, read.visible))
-        mended = _decoded(codec, torch.where(common[:, None], read.features, real))
+        alone = _decoded(codec, fill_holes(read.features.float(), read.visible))
+        mended = _decoded(codec, torch.where(common[:, None], read.features.float(), real))
         both = cells.valid & read.visible
         off = ((read.depth - cells.depth).abs() / cells.depth)[both].numpy()
         row = RealLoop(
@@ -365,7 +365,9 @@ def _pair(views: Views, codec: LatentCodec) -> list[tuple[str, float, float, flo
     motion = float((after - before).norm(dim=-1).median())
     count = _pixels(common, codec.stride)
     ceiling = psnr(_decoded(codec, real), truth, count)
-    shown = {kind: _decoded(codec, torch.where(common[:, None], read.features, real)) for kind, read in reads.items()}
+    shown = {
+        kind: _decoded(codec, torch.where(common[:, None], read.features.float(), real)) for kind, read in reads.items()
+    }
     return [(kind, motion, psnr(picture, truth, count), ceiling) for kind, picture in shown.items()]
 
 
