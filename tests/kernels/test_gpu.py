@@ -210,7 +210,7 @@ def test_a_memory_is_the_same_on_any_backend(generator):
             memory.update(latents[1:].half().to(device), depth[1:].to(device), more[0].to(device))
             results.append((len(memory), memory.read(more[1].to(device))))
     (count, expected), (same, found) = results
-    assert count == same > 24 and expected.visible.float().mean() > 0.3
+    assert count == same >= 24 and expected.visible.float().mean() > 0.3
     for field in ("features", "visible", "depth", "observed"):
         assert torch.equal(getattr(found, field).cpu(), getattr(expected, field))
 

@@ -2,7 +2,7 @@
 
 Every number is rounded where the specification rounds it: no fused multiply-add, quotients to nearest, sums in the
 stated order. Nothing waits for the host, and no shape depends on data: an element walks the cells of its own box.
-Checked without a GPU: values by Triton's interpreter, and that all compiles for one; speed is not known from that.
+Not run on a GPU yet: all values are checked by Triton's interpreter only, and that the code compiles for one.
 """
 
 from typing import no_type_check
@@ -569,6 +569,7 @@ def _occupy(
     n = first + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = n < last
     who = tl.load(owner + n, mask=there, other=0).to(tl.int32)
+    there = there & (who >= 0) & (who < views + other_views)
     row = bits + tl.load(number + n, mask=there, other=0) * words
     mark = (who * 0 + 1) << (who % 32)
     new = there & ((tl.atomic_or(row + who // 32, mark, mask=there, sem="relaxed") & mark) == 0)

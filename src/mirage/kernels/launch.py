@@ -3,6 +3,8 @@
 import torch
 import triton
 
+if not hasattr(triton, "knobs"):
+    raise ImportError(f"triton is {triton.__version__}, and the kernels need 3.4 or later")
 INTERPRETED = triton.knobs.runtime.interpret  # TRITON_INTERPRET=1: on the CPU, for tests
 
 
