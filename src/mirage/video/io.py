@@ -266,18 +266,18 @@ class VideoWriter(AbstractContextManager):
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_trc=ColorTrc.BT709,
                 dst_color_primaries=ColorPrimaries.BT709,
-                threads=1,
             )
             self._container.mux(self._stream.encode(frame))
             self.frames += 1
 
     def _begin(self, height: int, width: int) -> None:
         self._size = height, width
-        self._stream = self._container.add_stream("libx264", rate=self.fps, options={"crf": str(self.crf)})
+        # x264's macroblock tree reads memory that it never wrote: the same frames gave other bytes each time.
+        options = {"crf": str(self.crf), "x264-params": "mbtree=0"}
+        self._stream = self._container.add_stream("libx264", rate=self.fps, options=options)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
-        context.thread_count = 1  # with more of them the same frames give other bytes each time
         context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
         context.color_trc, context.color_primaries = ColorTrc.BT709, ColorPrimaries.BT709
 

@@ -97,7 +97,7 @@ def encode_frames(frames: UInt8[np.ndarray, "f h w 3"], fps: int) -> bytes:
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264rgb", rate=fps, options={"crf": "0", "preset": "veryfast"})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.thread_count = "rgb24", 1
+        stream.pix_fmt = "rgb24"
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
