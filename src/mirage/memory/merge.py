@@ -261,26 +261,25 @@ def _choose(
         surface, element = torch.where(seen.index >= 0, seen.depth, torch.inf), seen.index.clamp(min=0)
         agrees = (depth <= surface * (1 + AGREE)) & (surface <= depth * (1 + AGREE))
         explained |= agrees
-        fine |= agrees & (known.observed[element] | (seen.size <= COARSE))
+        given = known.name[known.source[element].long()] == 0
+        fine |= agrees & (given | (seen.size <= COARSE))
         front = torch.minimum(front, surface)
     rejected = valid & (depth > front * (1 + AGREE))
     explained &= valid & ~rejected
     refined, new = explained & ~fine, valid & ~explained & ~rejected
-    if bool(refined.any() & (surfels.at(camera, depth) | pending.at(camera, depth))):
+    if bool(refined.any()) and bool(surfels.at(camera, depth) | pending.at(camera, depth)):
         refined = torch.zeros_like(refined)  # what this place can show has been written
 
-    unsure = refined | new
-    if bool(unsure.any()):
-        points = camera.unproject(depth)[unsure]
-        spacing = COARSE * stretch(lifted.plane[unsure], camera.intrinsics[0]) * refined[unsure]
-        held, through = torch.zeros_like(spacing, dtype=torch.bool), torch.zeros_like(spacing, dtype=torch.bool)
-        for known in (surfels, pending):
-            held |= known.holds(points, spacing, camera, AGREE)
-            through |= known.in_free_space(points, AGREE)
-        held, through = (torch.zeros_like(new).masked_scatter(unsure, mask) for mask in (held, through))
-        through &= new & ~held
-        explained, rejected = explained | (unsure & held), rejected | through
-        refined, new = refined & ~held, new & ~held & ~through
+    # What is on record although it is not shown, and what has been seen through.
+    points = camera.unproject(depth)
+    for mask, coarse in ((refined, COARSE), (new, 0.0)):
+        if bool(mask.any()):
+            spacing = coarse * stretch(lifted.plane[mask], camera.intrinsics[0])
+            held = sum(known.holds(points[mask], spacing, camera, AGREE) for known in (surfels, pending)) > 0
+            explained[mask], mask[mask.clone()] = explained[mask] | held, ~held
+    if bool(new.any()):
+        through = sum(known.in_free_space(points[new], AGREE) for known in (surfels, pending)) > 0
+        rejected[new], new[new.clone()] = through, ~through
 
     write = new | refined
     seam = torch.nn.functional.max_pool2d(write.float(), 3, 1, 1) > 0

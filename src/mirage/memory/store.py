@@ -139,24 +139,22 @@ class Surfels:
         name: int,
     ) -> "Surfels":
         """The chosen cells of some views (`cameras` on the cell grid), named one after the other from `name` on."""
-        nothing, area = cls.empty(features), chosen.shape[1] * chosen.shape[2]
-        taken = chosen.flatten().nonzero()[:, 0]
-        pick = lambda x: x.flatten(0, 2)[taken]
+        view, row, column = chosen.nonzero().unbind(1)
         per_element = {
-            "features": pick(features.movedim(1, 3)),
-            "plane": pick(lifted.plane),
-            "source": torch.div(taken, area, rounding_mode="floor").int(),
-            "cell": (taken % area).int(),
-            "edge": pick(lifted.edge),
-            "reach": (pick(lifted.reach) / REACH_STEP).round().clamp(-128, 127).to(torch.int8),
-            "doubt": torch.zeros_like(taken, dtype=torch.int8),
+            "features": features.movedim(1, 3)[view, row, column],
+            "plane": lifted.plane[view, row, column],
+            "source": view.int(),
+            "cell": (row * chosen.shape[2] + column).int(),
+            "edge": lifted.edge[view, row, column],
+            "reach": (lifted.reach[view, row, column] / REACH_STEP).round().clamp(-128, 127).to(torch.int8),
+            "doubt": torch.zeros_like(view, dtype=torch.int8),
         }
         per_view = {
             "intrinsics": cameras.intrinsics.float(),
             "cam_from_world": cameras.cam_from_world.float(),
             "name": torch.arange(name, name + len(chosen), device=chosen.device),
         }
-        return nothing._with(per_element, per_view)
+        return cls.empty(features)._with(per_element, per_view)
 
     def joined(self, others: "Surfels", keep: Bool[Tensor, " m"] | None = None) -> "Surfels":
         """These elements, then the others (in the dtype of these); of all of them only those to keep."""
@@ -255,6 +253,8 @@ class Surfels:
         found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         height, width = self.lookup.shape[1:]
         views = torch.arange(len(self.name), device=points.device)
+        if not bool((spacing > 0).any()):  # only views from that place count
+            views = views[_same(self.intrinsics, self.cam_from_world, camera, self.intrinsics[:, :1, 0] * 0)[:, 0]]
         for view in views.split(max(1, PAIRS_AT_ONCE // max(1, len(points)))) if len(views) else ():
             k, pose = self.intrinsics[view], self.cam_from_world[view]
             cam = points @ pose[:, :3, :3].mT + pose[:, None, :3, 3]
