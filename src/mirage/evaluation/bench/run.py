@@ -36,7 +36,7 @@ class MemoryBench:
 
     parts: tuple[str, ...] = PARTS
     quick: bool = False
-    budget_minutes: float = 4.0
+    budget_minutes: float = 3.0
     threads: int | None = None
     shared: Path | None = None
 
@@ -143,7 +143,7 @@ def _speed(config: MemoryBench, tell: Callable[[str], None]) -> Part:
     tell(str(scale))
     video = Video.make(Scale(**{**vars(scale), "chunks": scale.chunks + 1}))
     codec = WanCodec.untrained(TINY16 if config.quick else WAN22 | {"decoder_base_dim": 8})  # only the encoder runs
-    rounds, seconds, minutes = (3, 1.0, 0.02) if config.quick else (25, 60.0, config.budget_minutes)
+    rounds, seconds, minutes = (3, 1.0, 0.02) if config.quick else (25, 45.0, config.budget_minutes)
     return speed.measure(video, codec, minutes=minutes, rounds=rounds, seconds=seconds, tell=tell)
 
 
