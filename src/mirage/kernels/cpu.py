@@ -22,6 +22,7 @@ from mirage.kernels import reference
 from mirage.kernels.reference import voxel_overlap as voxel_overlap
 
 TILE = 64  # points or elements that are passed over together
+AT_ONCE = 8  # cells whose rays are met with a patch in one go
 BLOCK = 512  # points that are projected in one go
 SMALL = 1 << 15  # pieces of work below which a second thread costs more than it brings
 ROUNDING = 1e-5  # relative width of the bounds, about a hundred times the rounding of float32
@@ -37,9 +38,9 @@ def _jit(function: Callable) -> Callable:
     """Compiled on the first call, without the interpreter's lock; kept on disk where that is possible."""
     function = inspect.unwrap(function)  # of the check of annotations
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # no place to write the cache to
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 @functools.lru_cache(maxsize=1)
@@ -86,12 +87,12 @@ def nearest_index(
     near: float,
 ) -> Int64[Tensor, "v {height*width}"]:
     """See `splat_nearest`."""
-    points_, k, pose = _array(points), _array(intrinsics), _array(cam_from_world)
+    k, pose = _array(intrinsics), _array(cam_from_world)
     index = torch.empty(len(k), height * width, dtype=torch.int64)
-    index_, boxes = index.numpy(), _boxes(points_)
+    index_, (columns, boxes) = index.numpy(), _boxes(_array(points))
 
     def view(v: int) -> None:
-        _nearest(points_, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
+        _nearest(columns, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
 
     _each(len(k), len(k) * len(points), view)
     return index
@@ -99,16 +100,18 @@ def nearest_index(
 
 @_jit
 def _boxes(points):
-    """Middle and half extent of each run of points."""
-    boxes = np.empty(((len(points) + TILE - 1) // TILE, 6), np.float32)
+    """Points by coordinate; middle and half extent of each run of them."""
+    columns, boxes = np.empty((3, len(points)), np.float32), np.empty(((len(points) + TILE - 1) // TILE, 6), np.float32)
     for tile in range(len(boxes)):
-        part = points[tile * TILE : (tile + 1) * TILE]
+        first, last = tile * TILE, min((tile + 1) * TILE, len(points))
         for axis in range(3):
             low, high = INF, -INF
-            for i in range(len(part)):
-                low, high = min(low, part[i, axis]), max(high, part[i, axis])
+            for i in range(first, last):
+                value = points[i, axis]
+                columns[axis, i] = value
+                low, high = min(low, value), max(high, value)
             boxes[tile, axis], boxes[tile, 3 + axis] = HALF * (low + high), HALF * (high - low)
-    return boxes
+    return columns, boxes
 
 
 @_jit
@@ -151,14 +154,14 @@ def _scales(k, pose, height, width):
 
 
 @_jit
-def _project(points, k, pose, u, v, z):
+def _project(xs, ys, zs, k, pose, u, v, z):
     """Column, row and depth of a few points, as in the reference."""
     fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
     r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
     r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
     r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
-    for i in range(len(points)):
-        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+    for i in range(len(xs)):
+        px, py, pz = xs[i], ys[i], zs[i]
         depth = ((r20 * px + r21 * py) + r22 * pz) + t2
         safe = depth if depth > ZERO else ONE
         u[i] = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
@@ -167,12 +170,12 @@ def _project(points, k, pose, u, v, z):
 
 
 @_jit
-def _nearest(points, boxes, k, pose, height, width, near, index):
+def _nearest(columns, boxes, k, pose, height, width, near, index):
     planes, scales = _borders(k, pose, height, width), _scales(k, pose, height, width)
     u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    best = np.full(height * width, INF, np.float32)
+    cells, best = np.empty(BLOCK, np.int32), np.full(height * width, INF, np.float32)
     index[:] = -1
-    tall, wide, tile, tiles = np.float32(height), np.float32(width), 0, len(boxes)
+    tall, wide, step, tile, tiles = np.float32(height), np.float32(width), np.int32(width), 0, len(boxes)
     while tile < tiles:
         if _is_outside(planes, scales, boxes[tile]):
             tile += 1
@@ -181,14 +184,17 @@ def _nearest(points, boxes, k, pose, height, width, near, index):
         while tile < tiles and tile < first + BLOCK // TILE and not _is_outside(planes, scales, boxes[tile]):
             tile += 1
         start = first * TILE
-        part = points[start : tile * TILE]
-        _project(part, k, pose, u, v, z)
-        for i in range(len(part)):
-            if z[i] > near and u[i] >= ZERO and u[i] < wide and v[i] >= ZERO and v[i] < tall:
-                cell = np.int64(v[i]) * width + np.int64(u[i])
-                if z[i] < best[cell]:  # of equals the first: indices rise
-                    best[cell] = z[i]
-                    index[cell] = start + i
+        xs, ys, zs = columns[0][start : tile * TILE], columns[1][start : tile * TILE], columns[2][start : tile * TILE]
+        _project(xs, ys, zs, k, pose, u, v, z)
+        for i in range(len(xs)):
+            inside = (z[i] > near) & (u[i] >= ZERO) & (u[i] < wide) & (v[i] >= ZERO) & (v[i] < tall)
+            x, y = u[i] if inside else ZERO, v[i] if inside else ZERO
+            cell = np.int32(np.int32(y) * step + np.int32(x))
+            cells[i] = cell if inside else np.int32(-1)
+        for i in range(len(xs)):
+            if cells[i] >= 0 and z[i] < best[cells[i]]:  # of equals the first: indices rise
+                best[cells[i]] = z[i]
+                index[cells[i]] = start + i
 
 
 def seen_through(
@@ -204,27 +210,27 @@ def seen_through(
     total = torch.zeros(len(points), dtype=torch.int64)
     if not len(plane):
         return total
-    points_, total_, parts = _array(points), total.numpy(), _parts(len(points))
+    columns, total_, parts = _array(points.T), total.numpy(), _parts(len(points))
     views = (_array(plane), _array(lookup, torch.int32), _array(intrinsics), _array(cam_from_world))
 
     def part(number: int) -> None:
         rows = parts[number]
-        _seen(points_[rows], *views, np.float32(1 + tolerance), strict, total_[rows])
+        _seen(*columns[:, rows], *views, np.float32(1 + tolerance), strict, total_[rows])
 
     _each(len(parts), len(points) * len(lookup), part)
     return total
 
 
 @_jit
-def _seen(points, plane, lookup, intrinsics, cam_from_world, factor, strict, total):
+def _seen(xs, ys, zs, plane, lookup, intrinsics, cam_from_world, factor, strict, total):
     height, width = lookup.shape[1], lookup.shape[2]
     u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     tall, wide, shift = np.float32(height), np.float32(width), HALF if strict else ZERO
-    for start in range(0, len(points), BLOCK):
-        part = points[start : start + BLOCK]
+    for start in range(0, len(xs), BLOCK):
+        x_, y_, z_ = xs[start : start + BLOCK], ys[start : start + BLOCK], zs[start : start + BLOCK]
         for view in range(len(lookup)):
-            _project(part, intrinsics[view], cam_from_world[view], u, v, z)
-            for i in range(len(part)):
+            _project(x_, y_, z_, intrinsics[view], cam_from_world[view], u, v, z)
+            for i in range(len(x_)):
                 x, y = u[i] - shift, v[i] - shift
                 if not (z[i] > ZERO and x >= ZERO and x < wide and y >= ZERO and y < tall):
                     continue
@@ -346,10 +352,27 @@ def _log2_ceil(x):
 
 
 @_jit
-def _grown(array):
-    more = np.empty((2 * array.shape[0], array.shape[1]), array.dtype)
-    more[: len(array)] = array
-    return more
+def _blur_near(m, center, plane):
+    """About how much larger or smaller than a cell the image of an element is, 0 to 32: only an order of work."""
+    h = np.empty((3, 3), np.float64)
+    for i in range(3):
+        h[i, 0], h[i, 1] = m[i, 0] + plane[1] * m[i, 3], m[i, 1] + plane[2] * m[i, 3]
+        h[i, 2] = m[i, 2] + center[0] * m[i, 0] + center[1] * m[i, 1] + plane[0] * m[i, 3]
+    det = h[0, 0] * (h[1, 1] * h[2, 2] - h[1, 2] * h[2, 1]) - h[0, 1] * (h[1, 0] * h[2, 2] - h[1, 2] * h[2, 0])
+    det += h[0, 2] * (h[1, 0] * h[2, 1] - h[1, 1] * h[2, 0])
+    if not (h[2, 2] > 0 and det > 0):
+        return 32
+    octaves = np.log2(det / h[2, 2] ** 3)  # of the area
+    return int(min(max(np.ceil(octaves - 1), 0.0), 15.0) + min(max(np.floor(-octaves / 2 - 1), 0.0), 15.0))
+
+
+@_jit
+def _any_in(counts, first_x, first_y, last_x, last_y):
+    """Whether a box has any of the cells that are counted above and to the left of each corner."""
+    if first_x > last_x:
+        return False
+    after = counts[last_y + 1, last_x + 1] - counts[first_y, last_x + 1]
+    return after - counts[last_y + 1, first_x] + counts[first_y, first_x] > 0
 
 
 @_jit
@@ -361,110 +384,142 @@ def _hits(
     margin_x, margin_y = np.float32(max(width / 2, 4)), np.float32(max(height / 2, 4))
     far_x, far_y = np.float32(width + margin_x), np.float32(height + margin_y)
     wide, tall = np.float32(width), np.float32(height)
-    front = np.full(height * width, INF, np.float32)
-    best, best_z = np.full(height * width, reference.EMPTY, np.int64), np.full(height * width, INF, np.float32)
-    who, what = np.empty((1024, 2), np.int32), np.empty((1024, 4), np.float32)
-    keys = np.empty((1024, 1), np.int64)
-    found, previous = 0, -1
+    room = height * width + AT_ONCE
+    limit = np.full(room, INF, np.float32)  # the greatest depth that is still on the front surface
+    best, best_z = np.full(room, reference.EMPTY, np.int64), np.full(room, INF, np.float32)
+    front, previous = np.full(room, INF, np.float32), -1
 
-    # 1. All hits that are not behind what is known already, and the front surface. From the last view on: it is
-    # the most like those that are read now.
-    for run in range(len(runs) - 1, -1, -1):
-        s = source[runs[run, 0]]
+    # 1. Runs near the picture, those first that are likely to win: the sharpest, and of these the oldest.
+    order, levels, starts = np.empty(len(runs), np.int64), np.empty(len(runs), np.int64), np.zeros(34, np.int64)
+    for run in range(len(runs)):
+        middle = (runs[run, 0] + runs[run, 1]) // 2
+        s = source[middle]
         m = table[s]
         if s != previous:
             _picture(m, height, width, margin_x, margin_y, near, planes, scales)
             previous = s
-        if _is_outside(planes, scales, bounds[run]):
-            continue
-        m00, m01, m02, m03 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
-        m10, m11, m12, m13 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
-        m20, m21, m22, m23 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
-        for e in range(runs[run, 0], runs[run, 1]):
-            a0, a1, a2 = plane[e, 0], plane[e, 1], plane[e, 2]
-            u, v = center[e, 0], center[e, 1]
-            oz = ((m22 + u * m20) + v * m21) + a0 * m23
-            x = ((m02 + u * m00) + v * m01) + a0 * m03
-            y = ((m12 + u * m10) + v * m11) + a0 * m13
-            if not (oz > near * a0 and x > -margin_x * oz and x < far_x * oz):
-                continue
-            if not (y > -margin_y * oz and y < far_y * oz):
-                continue
-            mid_x, mid_y = x / oz, y / oz
-            uz, vz = m20 + a1 * m23, m21 + a2 * m23
-            ux, uy = (m00 + a1 * m03) - mid_x * uz, (m10 + a1 * m13) - mid_y * uz
-            vx, vy = (m01 + a2 * m03) - mid_x * vz, (m11 + a2 * m13) - mid_y * vz
-            det0, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
-            if not det0 > ZERO:
-                continue
-            left, right = np.float32(reach[e, 0]) * STEP, np.float32(reach[e, 1]) * STEP
-            top, bottom = np.float32(reach[e, 2]) * STEP, np.float32(reach[e, 3]) * STEP
-            least = THOUSANDTH * oz
-            x0, x1, y0, y1 = INF, -INF, INF, -INF
-            for corner in range(4):
-                du, dv = right if corner & 1 else -left, bottom if corner & 2 else -top
-                inverse = ONE / max((oz + uz * du) + vz * dv, least)
-                cx, cy = (ux * du + vx * dv) * inverse, (uy * du + vy * dv) * inverse
-                x0, x1, y0, y1 = min(x0, cx), max(x1, cx), min(y0, cy), max(y1, cy)
-            first_x = np.int64(np.ceil(min(max(((x0 + mid_x) - HALF) - SLOP, ZERO), wide)))
-            last_x = np.int64(np.floor(min(max(((x1 + mid_x) - HALF) + SLOP, -ONE), wide - ONE)))
-            first_y = np.int64(np.ceil(min(max(((y0 + mid_y) - HALF) - SLOP, ZERO), tall)))
-            last_y = np.int64(np.floor(min(max(((y1 + mid_y) - HALF) + SLOP, -ONE), tall - ONE)))
-            if first_x > last_x or first_y > last_y:
-                continue
-            across = max((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
-            if not across < INF:
-                continue
-            u_x, u_y, v_y, v_x, over = vy * oz, vx * oz, ux * oz, uy * oz, oz * det0
-            left, right, top, bottom = -(left + SLOP), right + SLOP, -(top + SLOP), bottom + SLOP
-            key0 = np.int64(-1)
-            for row in range(first_y, last_y + 1):
-                dy = (np.float32(row) + HALF) - mid_y
-                det_row, u_row, v_row = det0 + dy * det_y, u_y * dy, v_y * dy
-                for column in range(first_x, last_x + 1):
-                    dx = (np.float32(column) + HALF) - mid_x
-                    det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
-                    if not (det > ZERO and du >= left * det and du <= right * det):
-                        continue
-                    under, target = (a0 * det + a1 * du) + a2 * dv, row * width + column
-                    if not (dv >= top * det and dv <= bottom * det and under > ZERO):
-                        continue
-                    z = over / under
-                    near_by = _coarse(z)
-                    if not (z > near and z < INF and near_by <= front[target] * factor):
-                        continue
-                    if key0 < 0:
-                        blur = min(max(_log2_ceil((across * across) * HALF), 0), 15)
-                        blur += min(max(-_log2_ceil(across * TWO), 0), 15)
-                        key0 = (((np.int64(rank[e]) << 6) + blur) << 45) | (name[source[e]] + cell[e])
-                    ahead = best_z[target] <= near_by
-                    if ahead and best[target] < key0:
-                        continue  # another is no farther and better: wherever the front is, this one will not win
-                    inverse = ONE / det
-                    du, dv = du * inverse, dv * inverse
-                    fringe = (du < -FRINGE and reach[e, 0] <= 64) or (du > FRINGE and reach[e, 1] <= 64)
-                    fringe = fringe or (dv < -FRINGE and reach[e, 2] <= 64) or (dv > FRINGE and reach[e, 3] <= 64)
-                    key = key0 + (np.int64(fringe) << 50) + (np.int64(max(abs(du), abs(dv)) > BEYOND) << 44)
-                    if ahead and best[target] < key:
-                        continue
-                    front[target] = min(front[target], near_by)
-                    if key < best[target] or best_z[target] > front[target] * factor:
-                        best[target], best_z[target] = key, near_by
-                    if found == len(who):
-                        who, what, keys = _grown(who), _grown(what), _grown(keys)
-                    who[found, 0], who[found, 1], keys[found, 0] = target, e, key
-                    what[found, 0], what[found, 1], what[found, 2], what[found, 3] = z, du, dv, across
-                    found += 1
+        levels[run] = -1
+        if not _is_outside(planes, scales, bounds[run]):
+            levels[run] = _blur_near(m, center[middle], plane[middle])
+            starts[levels[run] + 1] += 1
+    for level in range(1, 34):
+        starts[level] += starts[level - 1]
+    seen = starts[33]
+    for run in range(len(runs)):
+        if levels[run] >= 0:
+            order[starts[levels[run]]] = run
+            starts[levels[run]] += 1
 
-    # 2. Of those on the front surface, the best.
-    best[:] = reference.EMPTY
-    for i in range(found):
-        target, e, z = who[i, 0], who[i, 1], what[i, 0]
-        if _coarse(z) <= front[target] * factor and keys[i, 0] < best[target]:
-            best[target] = keys[i, 0]
-            index[target], depth[target], size[target] = e, z, what[i, 3]
-            place[target, 0] = np.floor(what[i, 1] * FINE + HALF) / FINE + center[e, 0]
-            place[target, 1] = np.floor(what[i, 2] * FINE + HALF) / FINE + center[e, 1]
+    # 2. The best of what is not behind what is known already. It has won if it is on the front surface in the end;
+    # where it is not, a second sweep looks again, at the front surface only. `lost` counts these cells above and to the
+    # left, `spans` are the cells that a run may reach.
+    lost, spans = np.zeros((height + 1, width + 1), np.int32), np.empty((len(runs), 4), np.int64)
+    spans[:, :2], spans[:, 2:] = max(height, width), -1
+    for sweep in range(2):
+        if sweep == 1:
+            for target in range(height * width):
+                row, column = target // width, target % width
+                again = best_z[target] > limit[target]
+                if again:
+                    best[target] = reference.EMPTY
+                else:
+                    limit[target] = -ONE
+                front[target] = -INF
+                lost[row + 1, column + 1] = lost[row, column + 1] + lost[row + 1, column] - lost[row, column] + again
+            if lost[height, width] == 0:
+                break
+        for run in order[:seen]:
+            if sweep == 1 and not _any_in(lost, spans[run, 0], spans[run, 1], spans[run, 2], spans[run, 3]):
+                continue
+            m = table[source[runs[run, 0]]]
+            m00, m01, m02, m03 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
+            m10, m11, m12, m13 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
+            m20, m21, m22, m23 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
+            for e in range(runs[run, 0], runs[run, 1]):
+                a0, a1, a2 = plane[e, 0], plane[e, 1], plane[e, 2]
+                u, v = center[e, 0], center[e, 1]
+                oz = ((m22 + u * m20) + v * m21) + a0 * m23
+                x = ((m02 + u * m00) + v * m01) + a0 * m03
+                y = ((m12 + u * m10) + v * m11) + a0 * m13
+                if not (oz > near * a0 and x > -margin_x * oz and x < far_x * oz):
+                    continue
+                if not (y > -margin_y * oz and y < far_y * oz):
+                    continue
+                mid_x, mid_y = x / oz, y / oz
+                uz, vz = m20 + a1 * m23, m21 + a2 * m23
+                ux, uy = (m00 + a1 * m03) - mid_x * uz, (m10 + a1 * m13) - mid_y * uz
+                vx, vy = (m01 + a2 * m03) - mid_x * vz, (m11 + a2 * m13) - mid_y * vz
+                det0, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
+                if not det0 > ZERO:
+                    continue
+                left, right = np.float32(reach[e, 0]) * STEP, np.float32(reach[e, 1]) * STEP
+                top, bottom = np.float32(reach[e, 2]) * STEP, np.float32(reach[e, 3]) * STEP
+                least = THOUSANDTH * oz
+                x0, x1, y0, y1 = INF, -INF, INF, -INF
+                for corner in range(4):
+                    du, dv = right if corner & 1 else -left, bottom if corner & 2 else -top
+                    inverse = ONE / max((oz + uz * du) + vz * dv, least)
+                    cx, cy = (ux * du + vx * dv) * inverse, (uy * du + vy * dv) * inverse
+                    x0, x1, y0, y1 = min(x0, cx), max(x1, cx), min(y0, cy), max(y1, cy)
+                first_x = np.int64(np.ceil(min(max(((x0 + mid_x) - HALF) - SLOP, ZERO), wide)))
+                last_x = np.int64(np.floor(min(max(((x1 + mid_x) - HALF) + SLOP, -ONE), wide - ONE)))
+                first_y = np.int64(np.ceil(min(max(((y0 + mid_y) - HALF) - SLOP, ZERO), tall)))
+                last_y = np.int64(np.floor(min(max(((y1 + mid_y) - HALF) + SLOP, -ONE), tall - ONE)))
+                if first_x > last_x or first_y > last_y:
+                    continue
+                if sweep == 0:
+                    spans[run, 0], spans[run, 1] = min(spans[run, 0], first_x), min(spans[run, 1], first_y)
+                    spans[run, 2], spans[run, 3] = max(spans[run, 2], last_x), max(spans[run, 3], last_y)
+                elif not _any_in(lost, first_x, first_y, last_x, last_y):
+                    continue
+                across = max((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
+                if not across < INF:
+                    continue
+                u_x, u_y, v_y, v_x, over = vy * oz, vx * oz, ux * oz, uy * oz, oz * det0
+                left, right, top, bottom = -(left + SLOP), right + SLOP, -(top + SLOP), bottom + SLOP
+                blur = min(max(_log2_ceil((across * across) * HALF), 0), 15)
+                blur += min(max(-_log2_ceil(across * TWO), 0), 15)
+                least_key = (((np.int64(rank[e]) << 6) + blur) << 45) | (name[source[e]] + cell[e])
+                for row in range(first_y, last_y + 1):
+                    dy = (np.float32(row) + HALF) - mid_y
+                    det_row, u_row, v_row = det0 + dy * det_y, u_y * dy, v_y * dy
+                    for start in range(row * width + first_x, row * width + last_x + 1, AT_ONCE):
+                        shift, length = start - row * width, row * width + last_x + 1 - start
+                        some_limit, some_front, some_best = limit[start:], front[start:], best[start:]
+                        mask = np.int32(0)
+                        for i in range(AT_ONCE):
+                            dx = (np.float32(np.int32(shift + i)) + HALF) - mid_x
+                            det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
+                            under = (a0 * det + a1 * du) + a2 * dv
+                            z = over / under
+                            level = _coarse(z)
+                            ok = (det > ZERO) & (under > ZERO) & (du >= left * det) & (du <= right * det)
+                            ok &= (dv >= top * det) & (dv <= bottom * det)
+                            ok &= (z > near) & (z < INF) & (level <= some_limit[i])
+                            # It is of use if it may be better than the best, or if it is the new front.
+                            ok &= (some_front[i] > level) | (some_best[i] >= least_key)
+                            mask |= np.int32(1 << i) if ok else np.int32(0)
+                        mask &= (1 << min(length, AT_ONCE)) - 1
+                        if mask == 0:
+                            continue
+                        for i in range(AT_ONCE):
+                            if not mask & (1 << i):
+                                continue
+                            target, dx = start + i, (np.float32(np.int32(shift + i)) + HALF) - mid_x
+                            det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
+                            z, inverse = over / ((a0 * det + a1 * du) + a2 * dv), ONE / det
+                            du, dv, level = du * inverse, dv * inverse, _coarse(z)
+                            fringe = (du < -FRINGE and reach[e, 0] <= 64) or (du > FRINGE and reach[e, 1] <= 64)
+                            fringe |= (dv < -FRINGE and reach[e, 2] <= 64) or (dv > FRINGE and reach[e, 3] <= 64)
+                            outside = max(abs(du), abs(dv)) > BEYOND
+                            key = least_key + (np.int64(fringe) << 50) + (np.int64(outside) << 44)
+                            if level < front[target]:
+                                front[target], limit[target] = level, level * factor
+                            if key < best[target]:
+                                best[target], best_z[target] = key, level
+                                index[target], depth[target], size[target] = e, z, across
+                                place[target, 0] = np.floor(du * FINE + HALF) / FINE + u
+                                place[target, 1] = np.floor(dv * FINE + HALF) / FINE + v
 
 
 # --- backward gather ----------------------------------------------------------------------------------------------
