@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mirage.explorer.messages import FROM_CLIENT, Auto, Look, Prompted, Shown, Trouble, cameras_of
-from mirage.explorer.pictures import pack_view
 from mirage.explorer.sessions import Session, Sessions
+from mirage.explorer.wire import pack_view
 from mirage.explorer.worker import Crowded
 
 LONGEST = 4096  # bytes of a message from a client
@@ -39,6 +39,7 @@ class Live:
     async def run(self) -> None:
         """Serve until the client goes, or has to."""
         self.session.watchers.add(self._changed)
+        self._wake.set()  # the state is the first thing that is sent
         tasks = [asyncio.create_task(part()) for part in (self._read, self._write)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

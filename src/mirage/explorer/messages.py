@@ -1,6 +1,5 @@
-"""What the explorer's server and its clients say to each other, checked: JSON as pydantic models, frames as bytes."""
+"""What the explorer's server and its clients say to each other, as JSON that is checked; for pictures see `wire`."""
 
-import struct
 from typing import Annotated, Literal
 
 import torch
@@ -17,9 +16,6 @@ Pose = Annotated[
 ]
 Words = Annotated[str, Field(min_length=1, max_length=300)]
 Prompt = Annotated[str, Field(max_length=2000)]
-VIEW = struct.Struct("<2sBBIHHffHH")  # magic, version, kind, number, width, height, known, given, columns, rows
-POINT = 16  # bytes: three float32 and four bytes of colour
-MAGIC, VERSION = b"MV", 1
 
 
 class _Message(BaseModel):

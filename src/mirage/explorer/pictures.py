@@ -1,18 +1,16 @@
-"""Pictures in and out: uploads decoded with suspicion, views packed for the wire."""
+"""Pictures that somebody sent, decoded with suspicion."""
 
 import io
 import warnings
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mirage.explorer.messages import MAGIC, VERSION, VIEW
 from mirage.video.io import SMALLEST
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # what an upload may be: no format that runs anything
 MOST_PIXELS = 50_000_000
-QUALITY = 88
 
 
 def decode_upload(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
@@ -55,38 +53,3 @@ def decode_upload(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return np.asarray(upright.convert("RGB"))
-
-
-def jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = QUALITY) -> bytes:
-    """A picture as JPEG.
-
-    Args:
-        image: Colour.
-        quality: 1 to 95.
-
-    Returns:
-        The file.
-    """
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return file.getvalue()
-
-
-def pack_view(
-    number: int, image: UInt8[np.ndarray, "h w 3"], visible: Bool[np.ndarray, "rows columns"], given: float
-) -> bytes:
-    """A view as it goes over the wire: header, one bit per cell that is known (rows first, high bit first), JPEG.
-
-    Args:
-        number: That of the pose it answers.
-        image: The decoded read.
-        visible: Cells that the memory knows.
-        given: Share of the view that the first picture explains.
-
-    Returns:
-        The message.
-    """
-    height, width = image.shape[:2]
-    rows, columns = visible.shape
-    head = VIEW.pack(MAGIC, VERSION, 1, number, width, height, float(visible.mean()), given, columns, rows)
-    return head + np.packbits(visible).tobytes() + jpeg(image)

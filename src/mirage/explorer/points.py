@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirage.explorer.messages import POINT
+from mirage.explorer.wire import POINT_TYPE
 from mirage.export import reached, surface_points
 from mirage.memory import LatentMemory
 from mirage.video.codec import LatentCodec
@@ -42,7 +42,7 @@ class PointCloud:
             codec: What decodes them.
 
         Returns:
-            `POINT` bytes for each point, little-endian.
+            Items of `POINT_TYPE`.
         """
         surfels = memory.surfels
         with self._lock:
@@ -58,8 +58,7 @@ class PointCloud:
         colour = colours[surfels.source.long().cpu(), surfels.cell.long().cpu()]
         given = surfels.observed.cpu()[:, None, None, None].expand(*shown.shape, 1)
         count = int(shown.sum())
-        points = np.empty(count, np.dtype([("place", "<f4", 3), ("colour", "u1", 3), ("given", "u1")]))
-        assert points.itemsize == POINT
+        points = np.empty(count, POINT_TYPE)
         points["place"] = place.cpu()[shown].numpy()
         points["colour"] = colour[shown].numpy()
         points["given"] = given[shown][:, 0].numpy()

@@ -45,8 +45,9 @@ from mirage.explorer.messages import (
     cameras_of,
     poses_of,
 )
-from mirage.explorer.pictures import decode_upload, jpeg
+from mirage.explorer.pictures import decode_upload
 from mirage.explorer.sessions import Full, Limits, Session, Sessions, Unknown
+from mirage.explorer.wire import jpeg
 from mirage.explorer.worker import Crowded
 from mirage.inputs import FOV
 from mirage.pipeline import MiragePipeline
@@ -232,11 +233,38 @@ def serve(
             f"cannot answer at {serving.host}:{serving.port}: {(error.strerror or str(error)).lower()}"
         ) from error
     sessions = Sessions(pipeline, folder, serving.limits)
+    server = make_server(sessions, serving, model=model)
+
+    async def run() -> None:
+        await asyncio.to_thread(sessions.warm_up)
+        name = None if begin is None else (await _first(sessions, begin)).name
+        tell(address(serving, listener.getsockname()[1], name))
+        await server.serve(sockets=[listener])
+
+    with listener:
+        try:
+            asyncio.run(run())
+        finally:
+            sessions.stop()
+
+
+def make_server(sessions: Sessions, serving: Serving, *, model: str = "nano") -> uvicorn.Server:
+    """The application in its HTTP server; give it a listening socket.
+
+    Args:
+        sessions: Who is walking.
+        serving: How it answers.
+        model: Name that is shown.
+
+    Returns:
+        The server.
+    """
     config = uvicorn.Config(
         make_app(sessions, serving, model=model),
         log_level="warning",
         access_log=False,
         server_header=False,
+        ws="websockets-sansio",
         ws_max_size=4 * LONGEST,
         ws_max_queue=8,
         ws_ping_interval=15,
@@ -245,17 +273,7 @@ def serve(
         timeout_graceful_shutdown=5,
         backlog=128,
     )
-
-    async def run() -> None:
-        name = None if begin is None else (await _first(sessions, begin)).name
-        tell(address(serving, listener.getsockname()[1], name))
-        await uvicorn.Server(config).serve(sockets=[listener])
-
-    with listener:
-        try:
-            asyncio.run(run())
-        finally:
-            sessions.stop()
+    return uvicorn.Server(config)
 
 
 def address(serving: Serving, port: int, session: str | None = None) -> str:

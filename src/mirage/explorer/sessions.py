@@ -48,17 +48,17 @@ class Limits:
     """Walks in memory at once."""
     sockets: int = 4
     """Connections to one session."""
-    idle_minutes: float = 30.0
+    idle_minutes: int | float = 30.0
     """After so long without anybody a walk goes to sleep: its world is on the disk, and wakes when it is asked for."""
-    memory_mib: float = 64.0
+    memory_mib: int | float = 64.0
     """Most that the memory of one world takes; the oldest imagined places are forgotten first."""
     chunks: int = 500
     """Chunks of one world."""
-    picture_mib: float = 20.0
+    picture_mib: int | float = 20.0
     """Size of a picture that is sent."""
-    world_mib: float = 512.0
+    world_mib: int | float = 512.0
     """Size of a world that is sent."""
-    messages_per_second: float = 200.0
+    messages_per_second: int | float = 200.0
     """WebSocket messages of one connection; a faster one is read no faster, and dropped if it goes on."""
 
     def __post_init__(self):
@@ -115,6 +115,20 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def warm_up(self) -> None:
+        """Run everything once on a tiny picture: what is compiled or loaded at first use is ready then."""
+        pipeline = self.pipeline
+        side = 2 * pipeline.codec.stride * pipeline.transformer.config.patch_size[1]
+        camera = Cameras.from_fov(1.0, side, side)
+
+        def walk() -> None:
+            state = pipeline.begin(np.full((side, side, 3), 128, np.uint8), camera)
+            way = camera[[0] * pipeline.codec.temporal_stride]
+            memory = pipeline.advance(state, way, num_inference_steps=1)[0].memory
+            pipeline.codec.decode(memory.read(state.cameras).features[:, None])
+
+        self.model.submit("warm up", walk).result()
 
     async def begin(self, picture: UInt8[np.ndarray, "h w 3"], *, fov: float, seed: int, title: str) -> Session:
         """A new world from a picture.

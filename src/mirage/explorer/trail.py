@@ -26,13 +26,15 @@ class Trail:
         self.unit = unit
         self.poses = [start]
         self.steps = [0.0]
+        self.here = start
 
     def add(self, pose: Float32[Tensor, "4 4"]) -> None:
-        """Take a step, unless it is none.
+        """Be somewhere else; small steps are noted together.
 
         Args:
             pose: Where one is now.
         """
+        self.here = pose
         step = float(effort(torch.stack([self.poses[-1], pose]), self.unit))
         if step < STEP:
             return
@@ -42,6 +44,11 @@ class Trail:
             step = float(effort(torch.stack([self.poses[-1], pose]), self.unit))
         self.poses.append(pose)
         self.steps.append(step)
+
+    @property
+    def way(self) -> Float32[Tensor, "f 4 4"]:
+        """The way from its start to where one is, bit for bit."""
+        return torch.stack([*self.poses, *([] if torch.equal(self.poses[-1], self.here) else [self.here])])
 
     @property
     def length(self) -> float:

@@ -189,7 +189,7 @@ class Walk:
         return [cameras[i * frames : (i + 1) * frames] for i in range(count)]
 
     def _way(self, poses: Float32[Tensor, "f 4 4"] | None) -> Float32[Tensor, "g 4 4"]:
-        return torch.stack(self._trail.poses) if poses is None else torch.cat([self._trail.poses[0][None], poses])
+        return self._trail.way if poses is None else torch.cat([self._trail.poses[0][None], poses])
 
     def extend(self, cameras: Cameras, prompt: str | None, seed: int | None = None) -> ChunkInfo:
         """Imagine one more chunk, and keep it.

@@ -109,7 +109,7 @@ export class Map3D {
     gl.vertexAttribPointer(1, 4, gl.UNSIGNED_BYTE, true, 16, 12);
     gl.uniformMatrix4fv(this.points.matrix, false, matrix);
     gl.uniform3fv(this.points.home, centerOf(scene.start));
-    gl.uniform1f(this.points.size, (1.35 * (STRIDE / SIDE) * FOCAL * height) / 2 / scene.focal[0]);
+    gl.uniform1f(this.points.size, (1.8 * (STRIDE / SIDE) * FOCAL * height) / 2 / scene.focal[0]);
     gl.uniform1f(this.points.tint, this.tint);
     if (this.count) gl.drawArrays(gl.POINTS, 0, this.count);
     gl.disableVertexAttribArray(1);
@@ -152,9 +152,9 @@ export class Map3D {
   matrix(aspect) { // an orbit about a place ahead of the start, up being the start's up
     const { start, pose } = this.scene, home = centerOf(start), here = centerOf(pose);
     const [right, down, ahead] = [start.slice(0, 3), start.slice(4, 7), start.slice(8, 11)];
-    const far = this.reach * 0.75;
+    const far = this.reach * 0.95;
     const target = home.map((x, i) => 0.5 * (x + here[i]) + far * ahead[i]);
-    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = this.reach * 1.75 * this.zoom;
+    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = this.reach * 2.3 * this.zoom;
     const back = right.map((_, i) => c * (-Math.cos(this.yaw) * ahead[i] + Math.sin(this.yaw) * right[i]) - s * down[i]);
     const eye = target.map((x, i) => x + distance * back[i]);
     const z = unit(back), x = unit(cross(down.map((v) => -v), z)), y = cross(z, x);

@@ -70,8 +70,12 @@ export class View {
     c.imageSmoothingEnabled = true;
     c.imageSmoothingQuality = "high";
     c.drawImage(this.last.image, 0, 0, width, height);
-    this.glow.getContext("2d").drawImage(this.last.image, 0, 0, 14, 14);
-    if (this.last.known > 0.9999) return;
+    if (this.last.known < 0.9999) this.drawFog();
+    this.glow.getContext("2d").drawImage(this.canvas, 0, 0, 14, 14);
+  }
+
+  drawFog() {
+    const { context: c, canvas: { width, height } } = this;
     const f = this.fog.getContext("2d");
     f.globalCompositeOperation = "copy";
     f.imageSmoothingEnabled = true;
