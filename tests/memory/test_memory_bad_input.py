@@ -6,7 +6,7 @@ import plane_worlds as worlds
 import pytest
 import torch
 
-from mirage.memory import LatentMemory
+from mirage.memory import LatentMemory, recall
 
 SOURCE = worlds.cameras(worlds.pose()[None], 40, 56)
 FEATURES, DEPTH = worlds.view(SOURCE, worlds.ROOM, 8)
@@ -34,6 +34,29 @@ BAD = {
     "negative depth": dict(depth=poisoned(DEPTH, -1.0), match="depth must not be negative"),
     "odd depth": dict(depth=DEPTH[:, :39], match="depth must be a whole multiple"),
     "other keep": dict(keep=torch.ones(1, 4, 4, dtype=torch.bool), match="keep must have the shape"),
+    "integer depth": dict(depth=DEPTH.int(), match="depth must be floating"),
+    "keep of numbers": dict(keep=torch.ones_like(DEPTH), match="keep must be a tensor of bool"),
+    "keep that is no tensor": dict(keep=True, match="keep must be a tensor of bool"),
+    "latents that are no tensor": dict(latents=FEATURES.numpy(), match="latents must be a tensor"),
+    "depth of two axes": dict(depth=DEPTH[0], match="depth"),
+    "another device": dict(depth=DEPTH.to("meta"), match="on one device"),
+    "infinite pose": dict(
+        cameras=replace(SOURCE, cam_from_world=poisoned(SOURCE.cam_from_world, torch.inf)), match="cameras: poses"
+    ),
+    "NaN intrinsics": dict(
+        cameras=replace(SOURCE, intrinsics=poisoned(SOURCE.intrinsics, torch.nan)),
+        match="cameras: poses and intrinsics",
+    ),
+    "skew": dict(
+        cameras=replace(SOURCE, intrinsics=SOURCE.intrinsics + torch.eye(3).roll(1, 1)), match="cameras: intr"
+    ),
+    "a projective pose": dict(
+        cameras=replace(
+            SOURCE, cam_from_world=SOURCE.cam_from_world + torch.tensor([0.0, 0.0, 0.0, 1.0])[:, None] * 0.1
+        ),
+        match="last row",
+    ),
+    "no cameras": dict(cameras=SOURCE.cam_from_world, match="cameras must be"),
     "other image": dict(cameras=SOURCE.resize(41, 56), match="cameras must be of the image's size"),
     "NaN pose": dict(
         cameras=replace(SOURCE, cam_from_world=poisoned(SOURCE.cam_from_world, torch.nan)), match="finite"
@@ -72,6 +95,38 @@ def test_bad_reads_and_options_are_refused():
     two = worlds.cameras(worlds.pose().repeat(2, 1, 1), 40, 56)
     with pytest.raises(ValueError, match="one view"):
         LatentMemory.from_view(FEATURES.repeat(2, 1, 1, 1), DEPTH.repeat(2, 1, 1), two)
+
+    half = LatentMemory.from_view(FEATURES, DEPTH, SOURCE, dtype=torch.float16)
+    before = {key: value.clone() for key, value in half.surfels.tensors.items()}
+    aside = worlds.cameras(worlds.pose(yaw=60)[None], 40, 56)
+    with pytest.raises(ValueError, match="latents must fit into torch"):
+        half.update(FEATURES * 1e6, DEPTH, aside)
+    assert all(torch.equal(half.surfels.tensors[key], value) for key, value in before.items())
+    for budget, match in ((10, "budget_bytes must be at least"), (1e6, "whole number"), (True, "whole number")):
+        with pytest.raises(ValueError, match=match):
+            LatentMemory.from_view(FEATURES, DEPTH, SOURCE, budget_bytes=budget)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(points=torch.zeros(3)), "points must be"),
+        (dict(points=torch.zeros(4, 2)), "points must be"),
+        (dict(points=torch.full((2, 3), torch.nan)), "points must be finite"),
+        (dict(points=torch.zeros(2, 3, dtype=torch.int64)), "points must be floating"),
+        (dict(points=torch.zeros(2, 3, device="meta")), "points must be on"),
+        (dict(depth=DEPTH[0]), "depth"),
+        (dict(depth=-DEPTH), "depth must not be negative"),
+        (dict(depth=poisoned(DEPTH, torch.inf)), "depth must be finite"),
+        (dict(cameras=SOURCE[:0]), "as many frames"),
+        (dict(cameras=scaled_rotation(2.0)), "cameras: cam_from_world"),
+        (dict(k=0), "k=0"),
+    ],
+)
+def test_bad_recalls_are_refused(change, match):
+    arguments = dict(points=torch.zeros(2, 3), cameras=SOURCE, depth=DEPTH) | change
+    with pytest.raises(ValueError, match=match):
+        recall(**arguments)
 
 
 def test_latents_of_another_codec_are_refused():

@@ -105,6 +105,7 @@ class Memory(ABC):
         """Number of elements."""
 
 
+@no_type_check  # a malformed argument gets a ValueError with a way out
 def check_budget(budget_bytes: int | None, first: int) -> None:
     """Refuse a budget that a first view does not fit into.
 
@@ -131,6 +132,7 @@ def check_budget(budget_bytes: int | None, first: int) -> None:
         )
 
 
+@no_type_check
 def check_cameras(cameras: Cameras) -> None:
     """Refuse cameras that no view can have.
 

@@ -282,12 +282,16 @@ def _choose(
         rejected[new], new[new.clone()] = through, ~through
 
     write = new | refined
-    seam = torch.nn.functional.max_pool2d(write.float(), 3, 1, 1) > 0
-    chosen = write | (seam & explained)
-    hides = _hiding(surfels, lifted, camera, chosen)
-    lost = write & hides
+    ring = lambda mask: (torch.nn.functional.max_pool2d(mask.float(), 3, 1, 1) > 0) & explained & ~refined
+    seam = ring(write)
+    if bool(seam.any()):  # unless it has been written from this place
+        spacing = torch.zeros_like(points[seam][:, 0])
+        seam[seam.clone()] = sum(known.holds(points[seam], spacing, camera, AGREE) for known in (surfels, pending)) == 0
+    hides = _hiding(surfels, lifted, camera, write | seam)
+    chosen, lost = write & ~hides, write & hides
+    chosen |= ring(chosen) & seam & ~hides
     fate = _Fate(new=new & ~lost, refined=refined & ~lost, explained=explained & ~refined, rejected=rejected | lost)
-    return chosen & ~hides, fate
+    return chosen, fate
 
 
 def _hiding(
