@@ -373,7 +373,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--parts", default=BENCH_PARTS, metavar="A,B", help=f"some of {BENCH_PARTS} (all)")
     one.add_argument("--quick", action="store_true", help="toy sizes in seconds, to see that all of it runs")
     one.add_argument(
-        "--budget-minutes", type=_number(0.0, 1e3), default=4.0, metavar="N", help="for encoding colours (4)"
+        "--budget-minutes", type=_number(0.0, 1e3), default=3.0, metavar="N", help="for encoding colours (3)"
     )
     one.add_argument("--threads", type=_positive, metavar="N", help="of all that is measured (as torch has them)")
     one.add_argument("--data", metavar="DIR", help="folder with data/ of the real sequences (MIRAGE_SHARED)")

@@ -50,7 +50,8 @@ def measure(
             lambda count: (tiled(memory.surfels, fixed), _views(count, scale)),
         ),
     ):
-        series: dict[str, list[tuple[int, float]]] = {}
+        names = [f"{read}, {backend}" for backend in backends for read in ("nearest", "gather")]
+        series: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
         rows = []
         for count in sizes:
             tell(f"{count:,} {title}")
@@ -65,17 +66,18 @@ def measure(
                         target = LatentMemory(surfels, scale.stride, read=read)
                         target.read(cameras)
                         taken = statistics.median(timed(lambda t=target, c=cameras: t.read(c)) for _ in range(rounds))
-                    series.setdefault(f"{read}, {backend}", []).append((count, 1e3 * taken))
+                    series[f"{read}, {backend}"].append((count, 1e3 * taken))
                     row.append(1e3 * taken)
             rows.append(row)
-        slopes = {name: slope(points[len(points) // 2 - 1 :]) for name, points in series.items()}
+        series = {name: points for name, points in series.items() if len(points) > 1}
+        slopes = {name: slope(upper(points)) for name, points in series.items()}
         size = [(row[0], row[1]) for row in rows]
-        last = ["slope", slope(size[len(size) // 2 - 1 :]) if title == "elements" else None, *slopes.values()]
+        last = ["slope", slope(upper(size)) if title == "elements" else None, *(slopes.get(name) for name in names)]
         note = f"one view of {scale.height} x {scale.width}" if title == "elements" else f"{fixed:,} elements"
         part.tables.append(
             Table(
                 title=f"Growth with the number of {title}",
-                columns=[title, "MiB", *(f"{name}, ms" for name in series)],
+                columns=[title, "MiB", *(f"{name}, ms" for name in names)],
                 rows=[*rows, last],
                 note=f"A read of {note}; {CHANNELS} channels. Slope: of the straight line through the upper half of "
                 "the points in log-log; 1 is proportional, less is better.",
@@ -108,6 +110,11 @@ def slope(points: Sequence[tuple[float | int, float | int]]) -> float:
     """
     x, y = ([math.log(value) for value in values] for values in zip(*points, strict=True))
     return statistics.linear_regression(x, y).slope
+
+
+def upper(points: Sequence[tuple[float | int, float | int]]) -> Sequence[tuple[float | int, float | int]]:
+    """The upper half of the points, two of them at least: where fixed costs no longer count."""
+    return points[max(0, len(points) // 2 - 1) :]
 
 
 def tiled(surfels: Surfels, count: int) -> Surfels:
