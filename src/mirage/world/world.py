@@ -631,12 +631,12 @@ class World:
                 yield
                 disk.sync(folder.absolute().parent)
         except BaseException:
-            with suppress(OSError):
-                if not (folder / "world.json").exists():
+            if not (folder / "world.json").exists():
+                with suppress(OSError):
                     self._clean(all=True)
-                    (folder / "chunks").rmdir()
-                    if made:
-                        folder.rmdir()
+                for path in (folder / "chunks", folder) if made else (folder / "chunks",):
+                    with suppress(OSError):
+                        path.rmdir()
             self.close()
             raise
 
