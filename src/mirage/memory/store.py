@@ -292,14 +292,39 @@ def _same(
 
 
 def stretch(plane: Float32[Tensor, "*b 3"], intrinsics: Float32[Tensor, "*k 3 3"]) -> Float32[Tensor, "*b"]:
-    """Size of a cell on its surface, in world units: it grows with depth and the more, the more oblique it is."""
+    """Size of a cell on its surface: it grows with depth and the more, the more oblique the surface is.
+
+    Args:
+        plane: Inverse depth at the cell's centre and its slopes per cell along x and y.
+        intrinsics: Pinhole matrix of its view, in cells.
+
+    Returns:
+        The longer side, in world units.
+
+    Example:
+        >>> plane = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.5]])
+        >>> [round(size, 3) for size in stretch(plane, torch.eye(3)).tolist()]
+        [2.0, 2.828]
+    """
     inverse = plane[..., 0].clamp(min=1e-30)
     lateral = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], -1)
     return torch.hypot(1 / lateral, plane[..., 1:] / inverse[..., None]).amax(-1) / inverse
 
 
 def moved(cam_from_world: Float32[Tensor, "v 4 4"], origin: Float64[Tensor, "3"]) -> Float32[Tensor, "v 4 4"]:
-    """The transforms for a world whose origin is at `origin` of this one."""
+    """The transforms for a world whose origin is at `origin` of this one.
+
+    Args:
+        cam_from_world: Rigid transforms, in world units.
+        origin: The new origin, in world units.
+
+    Returns:
+        Transforms from the new world, rounded once.
+
+    Example:
+        >>> moved(torch.eye(4)[None], torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))[0, :3, 3].tolist()
+        [1.0, 2.0, 3.0]
+    """
     out = cam_from_world.clone()
     out[:, :3, 3] = (cam_from_world[:, :3, :3].double() @ origin + cam_from_world[:, :3, 3].double()).float()
     return out
