@@ -84,6 +84,20 @@ def test_update_adds_only_what_is_new():
     assert (memory.render(aside)[0] - frames).abs().mean() < 0.01
 
 
+def test_the_budget_of_a_colour_memory_is_kept():
+    free, source, latents = remember(worlds.ROOM)
+    depth, frames = worlds.depth(source, worlds.ROOM, HEIGHT, WIDTH), colours(source, worlds.ROOM)
+    given = dict(frames=frames, codec=MeanCodec())
+    with pytest.raises(ValueError, match="budget_bytes must be at least"):
+        ColourMemory.from_view(latents, depth, source, **given, budget_bytes=free.nbytes - 1)
+    memory = ColourMemory.from_view(latents, depth, source, **given, budget_bytes=free.nbytes + 10_000)
+    aside = worlds.cameras(worlds.pose(yaw=40)[None], HEIGHT, WIDTH)
+    frames, depth = colours(aside, worlds.ROOM), worlds.depth(aside, worlds.ROOM, HEIGHT, WIDTH)
+    report = memory.update(MeanCodec().encode(frames[:, None])[:, 0], depth, aside, frames=frames)
+    assert report.evicted > 0 and memory.nbytes <= free.nbytes + 10_000
+    assert (memory.render(source)[0] == colours(source, worlds.ROOM)).all()
+
+
 def test_frames_are_required():
     memory, source, latents = remember(worlds.WALL)
     depth = worlds.depth(source, worlds.WALL, HEIGHT, WIDTH)

@@ -9,7 +9,7 @@ from torch import Tensor
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
 from mirage.memory.holes import fill_holes
-from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_cameras, check_views
+from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
 from mirage.memory.merge import merge
 from mirage.memory.store import Surfels
 
@@ -31,9 +31,10 @@ class ColourMemory(Memory):
     black edges, and encodes each frame as a single image. A cell is visible if more than half of its pixels are.
     """
 
-    def __init__(self, surfels: Surfels, codec: Encoder):
+    def __init__(self, surfels: Surfels, codec: Encoder, *, budget_bytes: int | None = None):
         self.surfels = surfels
         self.codec = codec
+        self.budget_bytes = budget_bytes
         self._next_name = 1
 
     @classmethod
@@ -47,6 +48,7 @@ class ColourMemory(Memory):
         frames: Float[Tensor, "1 3 H W"] | None = None,
         keep: Bool[Tensor, "1 H W"] | None = None,
         codec: Encoder,
+        budget_bytes: int | None = None,
     ) -> "ColourMemory":
         """A memory of one view.
 
@@ -57,12 +59,13 @@ class ColourMemory(Memory):
             frames: Its colours, in [-1, 1]; required.
             keep: False on movers and sky; all True if None.
             codec: The encoder of the reads.
+            budget_bytes: Bound on `nbytes`; None for no bound.
 
         Returns:
             The memory.
 
         Raises:
-            ValueError: If an argument is malformed, or there are no frames.
+            ValueError: If an argument is malformed, there are no frames, or the first view is over the budget.
         """
         check_views(latents, depth, cameras, keep)
         _check_frames(frames, cameras)
@@ -71,7 +74,8 @@ class ColourMemory(Memory):
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
         lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
         surfels = Surfels.of_views(frames, lifted, cameras, lifted.valid, 0)
-        return cls(surfels, codec)
+        check_budget(budget_bytes, surfels.nbytes)
+        return cls(surfels, codec, budget_bytes=budget_bytes)
 
     def __len__(self) -> int:
         return len(self.surfels)
@@ -163,7 +167,7 @@ class ColourMemory(Memory):
                 f"{cameras.height} x {cameras.width}"
             )
         lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
-        merged = merge(self.surfels, frames, lifted, cameras, self._next_name)
+        merged = merge(self.surfels, frames, lifted, cameras, self._next_name, budget_bytes=self.budget_bytes)
         self.surfels = merged.surfels
         self._next_name += len(latents)
         return merged.report
