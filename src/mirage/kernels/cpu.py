@@ -2,7 +2,8 @@
 
 Every line that decides a winner is the reference's, in its order, in float32 (hence no fastmath). What is passed over
 in runs is passed over by bounds that are wider than any rounding. Views, or ranges of rows, are shared among as many
-threads as torch may use; each writes to places of its own, so the number of threads changes nothing.
+threads as torch may use; each writes to places of its own, so the number of threads changes nothing. What is small is
+left to the reference, so that nobody waits for the compiler for its sake.
 """
 
 import functools
@@ -24,7 +25,7 @@ from mirage.kernels.reference import voxel_overlap as voxel_overlap
 TILE = 64  # points or elements that are passed over together
 AT_ONCE = 8  # cells whose rays are met with a patch in one go
 BLOCK = 512  # points that are projected in one go
-SMALL = 1 << 15  # pieces of work below which a second thread costs more than it brings
+SMALL = 1 << 15  # pieces of work below which a second thread, or compiling at all, costs more than it brings
 ROUNDING = 1e-5  # relative width of the bounds, about a hundred times the rounding of float32
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 SLOP, FRINGE = np.float32(reference.SLOP), np.float32(reference.FRINGE)
@@ -283,7 +284,11 @@ def surfel_hits(
     Float32[Tensor, "v {height} {width}"],
 ]:
     """See `splat_surfels`."""
-    table = reference.target_from_source(source_intrinsics, source_cam_from_world, intrinsics, cam_from_world).numpy()
+    views = (source_intrinsics, source_cam_from_world, intrinsics, cam_from_world)
+    if len(plane) * len(intrinsics) < SMALL // 4:
+        given = (plane, cell, reach, rank, source, name, source_size, *views)
+        return reference.surfel_hits(*given, height, width, near, tolerance)
+    table = reference.target_from_source(*views).numpy()
     elements = (_array(plane), _array(cell, torch.int32), _array(reach), _array(source, torch.int32))
     rank_, name_ = _array(rank, torch.int32), _array(name) * (source_size[0] * source_size[1])
     center, runs, bounds = _runs(elements[0], elements[1], elements[3], source_size[1])
@@ -634,7 +639,7 @@ def cell_planes(
 ]:
     """See `lift_planes`."""
     views, rows, cols = len(depth), depth.shape[1] // height, depth.shape[2] // width
-    if rows * cols < reference.MINIMUM_FIT:
+    if rows * cols < reference.MINIMUM_FIT or depth.numel() < 4 * SMALL:
         return reference.cell_planes(depth, usable, height, width, tolerance)
     shape = (views, height, width)
     plane, other = torch.empty(*shape, 3), torch.zeros(*shape, 3)

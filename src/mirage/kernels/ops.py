@@ -75,7 +75,8 @@ def splat_nearest(
         empty = torch.full((len(intrinsics), height, width), -1, device=points.device)
         return features.new_zeros(len(intrinsics), features.shape[1], height, width), empty
     index = backend.of(points).nearest_index(points, intrinsics, cam_from_world, height, width, near)
-    image = features[index.clamp(min=0)] * (index >= 0)[..., None]
+    image = features.index_select(0, index.clamp(min=0).flatten()).masked_fill((index < 0).flatten()[:, None], 0)
+    image = image.unflatten(0, index.shape)
     return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
 
 
