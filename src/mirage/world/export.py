@@ -73,7 +73,7 @@ def export_cameras(world: World, folder: str | os.PathLike, format: str) -> str:
         raise ValueError(f"format must be one of {', '.join(WRITERS)}, got {format!r}")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"folder {folder} must be empty or new: choose another")
-    cameras, fps = world.cameras, world.settings.fps
+    cameras, fps = world.cameras, float(world.settings.fps)
     names = [f"frame_{n:05d}.png" for n in range(len(cameras))]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with disk.new_folder(folder) as aside:

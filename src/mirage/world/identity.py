@@ -25,7 +25,7 @@ def model_mark(pipeline: MiragePipeline, channels: int) -> ModelMark:
         for name, weight in getattr(pipeline, part).state_dict().items() if getattr(pipeline, part) else ():
             sample = weight.detach().flatten()[:8].to("cpu", torch.bfloat16).float().tolist()
             total.update(f"{part}.{name} {tuple(weight.shape)} {sample}\n".encode())
-    source = str(pipeline.config._name_or_path or "unnamed")
+    source = str(pipeline.config.get("_name_or_path") or "unnamed")
     embedded = {str(folder): name for name, folder in EMBEDDED.items()}
     return ModelMark(
         name=embedded.get(source, Path(source).name if Path(source).is_dir() else source),
