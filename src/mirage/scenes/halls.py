@@ -142,7 +142,7 @@ def walk(frames: int, height: int, width: int, *, returns: bool = False, pace: f
         frames: Number of cameras.
         height: Rows of the image.
         width: Columns of the image.
-        returns: Turn back in the middle and retrace the steps, 3 cm to the side and looking one degree higher.
+        returns: Turn back in the middle and retrace the steps, 3 cm to the side.
         pace: Metres per frame.
 
     Returns:
@@ -153,4 +153,4 @@ def walk(frames: int, height: int, width: int, *, returns: bool = False, pace: f
     step = torch.where(back, frames - 1 - step, step)
     sway = 0.4 * (step / 37).sin()
     place = torch.stack([sway + 0.03 * back, torch.zeros_like(step), pace * step], -1)
-    return placed(height, width, place, 25 * (step / 23).sin(), 1.0 * back)
+    return placed(height, width, place, 25 * (step / 23).sin())

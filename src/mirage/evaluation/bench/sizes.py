@@ -65,7 +65,7 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
                 rows=[[n, *(values[n - 1] for values in columns.values())] for n in chunks],
                 note=(
                     "Everything that is kept: latents, geometry, look-up tables. The path that returns turns back in "
-                    "the middle and retraces its steps, 3 cm to the side and one degree higher. Colours: 24 bytes a "
+                    "the middle and retraces its steps, 3 cm to the side. Colours: 24 bytes a "
                     f"pixel, {keyframe:.1f} MiB a keyframe. The released rule appends every cell in float32, "
                     "frame 0 twice."
                 ),
