@@ -476,10 +476,10 @@ def _add_files(app: FastAPI, sessions: Sessions) -> None:
     async def thumbnail(name: Name, index: Annotated[int, InPath(ge=0, le=100_000)]) -> Response:
         """The last frame of a chunk; 0 is the picture."""
         session = await sessions.get(name)
-        frame = await asyncio.wrap_future(
-            sessions.files.submit(("thumbnail", name), partial(session.walk.last_frame, index))
+        file = await asyncio.wrap_future(
+            sessions.files.submit(("thumbnail", name), partial(session.walk.thumbnail, index))
         )
-        return Response(jpeg(frame), media_type="image/jpeg", headers={"cache-control": "no-store"})
+        return Response(file, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
     @app.get(f"{route}/world.zip", operation_id="save", response_class=Response, responses=_binary("application/zip"))
     async def save(name: Name) -> FileResponse:

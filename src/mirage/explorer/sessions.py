@@ -108,7 +108,7 @@ class Sessions:
         self.pipeline, self.folder, self.limits = pipeline, folder, limits
         self.model = FairWorker("mirage-model", most=2 * MOST_AT_ONCE, nice=5)
         self.views = FairWorker("mirage-views", most=4)
-        self.files = FairWorker("mirage-files", most=2, nice=10)
+        self.files = FairWorker("mirage-files", most=64, nice=10)
         self._live: dict[str, Session] = {}
         self._elsewhere: dict[str, Path] = {}  # worlds that are not in the folder
         self._waking: dict[str, asyncio.Lock] = {}

@@ -15,6 +15,7 @@ from mirage.camera.path import build_path
 from mirage.explorer.messages import ChunkInfo, Drift, PathPlan, poses_of
 from mirage.explorer.points import PointCloud
 from mirage.explorer.trail import STEP, Trail, effort, even, smooth
+from mirage.explorer.wire import jpeg
 from mirage.inputs import model_size
 from mirage.memory.holes import fill_holes
 from mirage.pipeline import MiragePipeline
@@ -54,6 +55,7 @@ class Walk:
         self.surface = self.state.memory.read(self.camera).depth[0].cpu()
         self.chunks = [self._info(i) for i in range(1, len(world.chunks))]
         self.cloud = PointCloud()
+        self._thumbnails: dict[int, bytes] = {}
         self.pose = self.state.cameras.cam_from_world[-1].cpu()
         self._lock = threading.Lock()
         self._trail = Trail(self.pose, self.unit)
@@ -202,7 +204,8 @@ class Walk:
         Returns:
             What came of it.
         """
-        self.world.extend(cameras, prompt, seed=seed)
+        result = self.world.extend(cameras, prompt, seed=seed)
+        self._thumbnails[len(self.world.chunks) - 1] = jpeg(tensor_to_images(result.frames[-1]))
         self.state = self.world.state
         info = self._info(len(self.world.chunks) - 1)
         self.chunks = [*self.chunks, info]
@@ -225,6 +228,7 @@ class Walk:
         self.state = self.world.state
         self.chunks = self.chunks[: len(self.chunks) - chunks]
         self.cloud.forget(len(self.state.clean))
+        self._thumbnails = {k: v for k, v in self._thumbnails.items() if k <= len(self.chunks)}
         self.drift = self._drift()
         with self._lock:
             self._trail = Trail(self.state.cameras.cam_from_world[-1].cpu(), self.unit)
@@ -271,21 +275,23 @@ class Walk:
 
         pack(self.world, path)
 
-    def last_frame(self, chunk: int) -> UInt8[np.ndarray, "h w 3"]:
+    def thumbnail(self, chunk: int) -> bytes:
         """The last frame of a chunk.
 
         Args:
             chunk: Its number; 0 is the first view.
 
         Returns:
-            The frame.
+            A JPEG.
 
         Raises:
             LookupError: If there is no such chunk.
         """
         if not 0 <= chunk < len(self.world.chunks):
             raise LookupError(f"there is no chunk {chunk}: there are {len(self.world.chunks)}")
-        return self.picture if chunk == 0 else self.world.frames(chunk)[-1]
+        if chunk not in self._thumbnails:
+            self._thumbnails[chunk] = jpeg(self.picture if chunk == 0 else self.world.frames(chunk)[-1])
+        return self._thumbnails[chunk]
 
     def plan_path(self, cameras: Cameras) -> PathPlan:
         """What is known along a path, and whether it suits the scene.

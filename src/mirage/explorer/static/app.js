@@ -354,6 +354,7 @@ async function boot() {
   requestAnimationFrame(loop);
 }
 
+for (const id of ["auto", "tint", "scale", "scrub", "preset"]) $(id).addEventListener("change", () => $(id).blur()); // keys walk again
 for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => { act(button.dataset.do); button.blur(); });
 $("brand").onclick = begin;
 $("start-close").onclick = () => $("start").close();

@@ -27,6 +27,8 @@ export class Map3D {
     this.pitch = 0.46;
     this.zoom = 1;
     this.reach = 1;
+    this.wide = 1;
+    this.target = [0, 0, 1];
     this.scene = { path: [], plan: [], keys: [], pose: null, start: null, focal: [1, 1], size: [1, 1] };
     if (!this.gl) return;
     this.points = this.program(POINTS, PAINT, ["place", "paint"], ["matrix", "home", "size", "tint"]);
@@ -74,9 +76,24 @@ export class Map3D {
     if (!this.gl) return;
     this.reach = reach;
     this.count = buffer.byteLength / 16;
+    this.frame(new Float32Array(buffer), reach);
     this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.cloud);
     this.gl.bufferData(this.gl.ARRAY_BUFFER, buffer, this.gl.STATIC_DRAW);
     this.later();
+  }
+
+  frame(numbers, reach) { // what to look at, and from how far: the middle of what is not too far off
+    const home = centerOf(this.scene.start), near = [];
+    const step = Math.max(1, Math.floor(this.count / 2000));
+    for (let i = 0; i < this.count; i += step) {
+      const place = [numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2]];
+      if (Math.hypot(...place.map((x, k) => x - home[k])) < 2 * reach) near.push(place);
+    }
+    if (!near.length) return;
+    const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+    this.target = [0, 1, 2].map((k) => 0.75 * middle(near.map((p) => p[k])) + 0.25 * home[k]);
+    const away = near.map((p) => Math.hypot(...p.map((x, k) => x - this.target[k]))).sort((a, b) => a - b);
+    this.wide = away[Math.floor(0.85 * (away.length - 1))];
   }
 
   set(scene) {
@@ -149,16 +166,14 @@ export class Map3D {
     return c.flatMap((place, i) => [eye, place, place, c[(i + 1) % 4]]);
   }
 
-  matrix(aspect) { // an orbit about a place ahead of the start, up being the start's up
-    const { start, pose } = this.scene, home = centerOf(start), here = centerOf(pose);
+  matrix(aspect) { // an orbit about the middle of the scene; up is the start's up
+    const { start } = this.scene, target = this.target;
     const [right, down, ahead] = [start.slice(0, 3), start.slice(4, 7), start.slice(8, 11)];
-    const far = this.reach * 0.95;
-    const target = home.map((x, i) => 0.5 * (x + here[i]) + far * ahead[i]);
-    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = this.reach * 2.3 * this.zoom;
+    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = 2.5 * this.wide * this.zoom;
     const back = right.map((_, i) => c * (-Math.cos(this.yaw) * ahead[i] + Math.sin(this.yaw) * right[i]) - s * down[i]);
     const eye = target.map((x, i) => x + distance * back[i]);
     const z = unit(back), x = unit(cross(down.map((v) => -v), z)), y = cross(z, x);
-    const near = this.reach * 0.02, end = this.reach * 60, f = FOCAL;
+    const near = this.wide * 0.02, end = this.wide * 80, f = FOCAL;
     const view = [x[0], y[0], z[0], 0, x[1], y[1], z[1], 0, x[2], y[2], z[2], 0, -dot(x, eye), -dot(y, eye), -dot(z, eye), 1];
     const lens = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (end + near) / (near - end), -1, 0, 0, (2 * end * near) / (near - end), 0];
     const out = new Float32Array(16);

@@ -55,7 +55,7 @@ export class Timeline {
     if (key === this.shown) return;
     this.shown = key;
     const item = (number, label, title, pose) => {
-      const image = made("img", { src: `/api/sessions/${state.id}/chunks/${number}.jpg?${stamp(state, number)}`, alt: label, loading: "lazy" });
+      const image = made("img", { src: `/api/sessions/${state.id}/chunks/${number}.jpg?${stamp(state, number)}`, alt: "", loading: "lazy" });
       const button = made("button", { title }, image, made("small", { textContent: label }));
       button.onclick = () => this.pick(pose);
       const fork = made("button", { className: "fork", textContent: "branch", title: "Begin another walk from here" });
