@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mirage.kernels import backend, ops
 
-cpu = pytest.importorskip("mirage.kernels.cpu", reason="numba is not installed")
+compiled = pytest.importorskip("mirage.kernels.compiled", reason="numba is not installed")
 few = settings(max_examples=25, deadline=None, derandomize=True)
 HALVES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -17,14 +17,14 @@ HALVES = (torch.float32, torch.float16, torch.bfloat16)
 @contextlib.contextmanager
 def threads(count: int):
     """As many threads, and no piece of work too small for them."""
-    before, small = torch.get_num_threads(), cpu.SMALL
+    before, small = torch.get_num_threads(), compiled.SMALL
     torch.set_num_threads(count)
-    cpu.SMALL = 1
+    compiled.SMALL = 1
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        cpu.SMALL = small
+        compiled.SMALL = small
 
 
 def both(operation, *args, count: int = 2, **options) -> list:

@@ -6,74 +6,23 @@ threads as torch may use; each writes to places of its own, so the number of thr
 left to the reference, so that nobody waits for the compiler for its sake.
 """
 
-import functools
-import inspect
-import itertools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
-import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
+from jaxtyping import Float, Float32, Int, Int8, Int64
 from torch import Tensor
 
-from mirage.kernels import reference
+from mirage.kernels import compiled, reference
+from mirage.kernels.compiled import HALF, INF, ONE, TWO, ZERO, array, each, jit, parts
+from mirage.kernels.cpu_lift import cell_planes as cell_planes
 from mirage.kernels.reference import voxel_overlap as voxel_overlap
 
 TILE = 64  # points or elements that are passed over together
 AT_ONCE = 8  # cells whose rays are met with a patch in one go
 BLOCK = 512  # points that are projected in one go
-SMALL = 1 << 15  # pieces of work below which a second thread, or compiling at all, costs more than it brings
 ROUNDING = 1e-5  # relative width of the bounds, about a hundred times the rounding of float32
-ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 SLOP, FRINGE = np.float32(reference.SLOP), np.float32(reference.FRINGE)
 BEYOND = np.float32(0.5 + reference.SLOP)
 STEP, THOUSANDTH, FINE = np.float32(reference.REACH_STEP), np.float32(1e-3), np.float32(1024)
-RIDGE, STEEP, LEAST_BOX, TINY = np.float32(1e-4), np.float32(0.8), np.float32(0.05), np.float32(1e-12)
-INF = np.float32(np.inf)
-
-
-def _jit(function: Callable) -> Callable:
-    """Compiled on the first call, without the interpreter's lock; kept on disk where that is possible."""
-    function = inspect.unwrap(function)  # of the check of annotations
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # no place to write the cache to
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-@functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """The threads of this process; a forked one gets its own."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="mirage-kernels")
-
-
-def _each(count: int, work: int, task: Callable[[int], None]) -> None:
-    """Do the tasks 0 to count - 1, on several threads if there is enough work in all."""
-    threads = min(torch.get_num_threads(), count, 1 + work // SMALL)
-    left = itertools.count()
-
-    def worker() -> None:
-        while (number := next(left)) < count:
-            task(number)
-
-    others = [_pool(os.getpid()).submit(worker) for _ in range(threads - 1)]
-    worker()
-    for other in others:
-        other.result()
-
-
-def _parts(count: int) -> list[slice]:
-    """Ranges of `count` rows, two per thread."""
-    parts = 2 * torch.get_num_threads()
-    edges = [count * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
-
-
-def _array(tensor: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-    return tensor.detach().to(dtype or tensor.dtype).contiguous().numpy()
 
 
 # --- nearest point and free space ---------------------------------------------------------------------------------
@@ -88,18 +37,18 @@ def nearest_index(
     near: float,
 ) -> Int64[Tensor, "v {height*width}"]:
     """See `splat_nearest`."""
-    k, pose = _array(intrinsics), _array(cam_from_world)
+    k, pose = array(intrinsics), array(cam_from_world)
     index = torch.empty(len(k), height * width, dtype=torch.int64)
-    index_, (columns, boxes) = index.numpy(), _boxes(_array(points))
+    index_, (columns, boxes) = index.numpy(), _boxes(array(points))
 
     def view(v: int) -> None:
         _nearest(columns, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
 
-    _each(len(k), len(k) * len(points), view)
+    each(len(k), len(k) * len(points), view)
     return index
 
 
-@_jit
+@jit
 def _boxes(points):
     """Points by coordinate; middle and half extent of each run of them."""
     columns, boxes = np.empty((3, len(points)), np.float32), np.empty(((len(points) + TILE - 1) // TILE, 6), np.float32)
@@ -115,7 +64,7 @@ def _boxes(points):
     return columns, boxes
 
 
-@_jit
+@jit
 def _borders(k, pose, height, width):
     """Half-spaces that hold all that is in a picture: in front, right of its left border, and so on."""
     planes = np.zeros((5, 4), np.float64)
@@ -129,7 +78,7 @@ def _borders(k, pose, height, width):
     return planes
 
 
-@_jit
+@jit
 def _is_outside(planes, scales, box):
     """Whether a box is on the far side of one of the half-spaces, by more than rounding."""
     for i in range(len(planes)):
@@ -142,7 +91,7 @@ def _is_outside(planes, scales, box):
     return False
 
 
-@_jit
+@jit
 def _scales(k, pose, height, width):
     """Size of the terms of `_borders`, for the width of the bounds."""
     scales = np.zeros((5, 4), np.float64)
@@ -154,7 +103,7 @@ def _scales(k, pose, height, width):
     return scales
 
 
-@_jit
+@jit
 def _project(xs, ys, zs, k, pose, u, v, z):
     """Column, row and depth of a few points, as in the reference."""
     fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
@@ -170,7 +119,7 @@ def _project(xs, ys, zs, k, pose, u, v, z):
         z[i] = depth
 
 
-@_jit
+@jit
 def _nearest(columns, boxes, k, pose, height, width, near, index):
     planes, scales = _borders(k, pose, height, width), _scales(k, pose, height, width)
     u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -211,18 +160,18 @@ def seen_through(
     total = torch.zeros(len(points), dtype=torch.int64)
     if not len(plane):
         return total
-    columns, total_, parts = _array(points.T), total.numpy(), _parts(len(points))
-    views = (_array(plane), _array(lookup, torch.int32), _array(intrinsics), _array(cam_from_world))
+    columns, total_, ranges = array(points.T), total.numpy(), parts(len(points))
+    views = (array(plane), array(lookup, torch.int32), array(intrinsics), array(cam_from_world))
 
     def part(number: int) -> None:
-        rows = parts[number]
+        rows = ranges[number]
         _seen(*columns[:, rows], *views, np.float32(1 + tolerance), strict, total_[rows])
 
-    _each(len(parts), len(points) * len(lookup), part)
+    each(len(ranges), len(points) * len(lookup), part)
     return total
 
 
-@_jit
+@jit
 def _seen(xs, ys, zs, plane, lookup, intrinsics, cam_from_world, factor, strict, total):
     height, width = lookup.shape[1], lookup.shape[2]
     u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
@@ -285,12 +234,12 @@ def surfel_hits(
 ]:
     """See `splat_surfels`."""
     views = (source_intrinsics, source_cam_from_world, intrinsics, cam_from_world)
-    if len(plane) * len(intrinsics) < SMALL // 4:
+    if len(plane) * len(intrinsics) < compiled.SMALL // 4:
         given = (plane, cell, reach, rank, source, name, source_size, *views)
         return reference.surfel_hits(*given, height, width, near, tolerance)
     table = reference.target_from_source(*views).numpy()
-    elements = (_array(plane), _array(cell, torch.int32), _array(reach), _array(source, torch.int32))
-    rank_, name_ = _array(rank, torch.int32), _array(name) * (source_size[0] * source_size[1])
+    elements = (array(plane), array(cell, torch.int32), array(reach), array(source, torch.int32))
+    rank_, name_ = array(rank, torch.int32), array(name) * (source_size[0] * source_size[1])
     center, runs, bounds = _runs(elements[0], elements[1], elements[3], source_size[1])
     shape = (len(intrinsics), height, width)
     index, depth, size = torch.full(shape, -1), torch.zeros(shape), torch.zeros(shape)
@@ -302,11 +251,11 @@ def surfel_hits(
         out = (index_[v], depth_[v], place_[v].reshape(-1, 2), size_[v])
         _hits(*elements, rank_, name_, center, runs, bounds, table[v], height, width, *limits, *out)
 
-    _each(len(table), len(table) * len(plane), view)
+    each(len(table), len(table) * len(plane), view)
     return index, depth, place, size
 
 
-@_jit
+@jit
 def _runs(plane, cell, source, source_width):
     """Centres; runs of elements of one source view: first and last + 1, bounds of column, row and inverse depth."""
     center, most, wide = np.empty((len(cell), 2), np.float32), len(cell) // TILE + 1, np.int32(source_width)
@@ -331,7 +280,7 @@ def _runs(plane, cell, source, source_width):
     return center, runs[:count], bounds[:count]
 
 
-@_jit
+@jit
 def _picture(m, height, width, margin_x, margin_y, near, planes, scales):
     """Half-spaces of [u, v, inverse depth, 1] that hold all elements near a picture; and the size of their terms."""
     for j in range(4):
@@ -345,18 +294,18 @@ def _picture(m, height, width, margin_x, margin_y, near, planes, scales):
         planes[4, j], scales[4, j] = (height + margin_y) * z - y, abs(y) + (height + margin_y) * abs(z)
 
 
-@_jit
+@jit
 def _coarse(depth):
     return np.int32(np.float32(depth).view(np.int32) & -8192).view(np.float32)
 
 
-@_jit
+@jit
 def _log2_ceil(x):
     bits = np.float32(x).view(np.int32)
     return (bits >> 23) - 127 + ((bits & 0x7F_FFFF) != 0)
 
 
-@_jit
+@jit
 def _blur_near(m, center, plane):
     """About how much larger or smaller than a cell the image of an element is, 0 to 32: only an order of work."""
     h = np.empty((3, 3), np.float64)
@@ -371,7 +320,7 @@ def _blur_near(m, center, plane):
     return int(min(max(np.ceil(octaves - 1), 0.0), 15.0) + min(max(np.floor(-octaves / 2 - 1), 0.0), 15.0))
 
 
-@_jit
+@jit
 def _any_in(counts, first_x, first_y, last_x, last_y):
     """Whether a box has any of the cells that are counted above and to the left of each corner."""
     if first_x > last_x:
@@ -380,7 +329,7 @@ def _any_in(counts, first_x, first_y, last_x, last_y):
     return after - counts[last_y + 1, first_x] + counts[first_y, first_x] > 0
 
 
-@_jit
+@jit
 def _hits(
     plane, cell, reach, source, rank, name, center, runs, bounds, table, height, width, near, factor,
     index, depth, place, size,
@@ -544,14 +493,14 @@ def gather_rows(
     if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return reference.gather_rows(features, plane, cell, source, lookup, chosen, hit, tolerance)
     half = features.dtype != torch.float32
-    rows = _array(features.view(torch.int16) if half else features)
-    elements = (_array(plane), _array(cell, torch.int32), _array(source, torch.int32), _array(lookup, torch.int32))
-    chosen_, hit_, parts = _array(chosen), _array(hit), _parts(len(chosen))
+    rows = array(features.view(torch.int16) if half else features)
+    elements = (array(plane), array(cell, torch.int32), array(source, torch.int32), array(lookup, torch.int32))
+    chosen_, hit_, ranges = array(chosen), array(hit), parts(len(chosen))
     out = torch.empty(len(chosen), features.shape[1])
     out_ = out.numpy()
 
     def part(number: int) -> None:
-        some = parts[number]
+        some = ranges[number]
         tap, weight = np.empty((len(chosen_[some]), 4), np.int32), np.empty((len(chosen_[some]), 4), np.float32)
         _taps(*elements, chosen_[some], hit_[some], np.float32(tolerance), tap, weight)
         if half:
@@ -559,11 +508,11 @@ def gather_rows(
         else:
             _sum_rows(rows, tap, weight, out_[some])
 
-    _each(len(parts), len(chosen) * features.shape[1] // 8, part)
+    each(len(ranges), len(chosen) * features.shape[1] // 8, part)
     return out.to(features.dtype)
 
 
-@_jit
+@jit
 def _taps(plane, cell, source, lookup, chosen, hit, tolerance, tap, weight):
     """The four source cells around each hit and their weights; one counts if either plane foretells the other."""
     height, width = lookup.shape[1], lookup.shape[2]
@@ -592,7 +541,7 @@ def _taps(plane, cell, source, lookup, chosen, hit, tolerance, tap, weight):
             weight[i, k] /= total
 
 
-@_jit
+@jit
 def _sum_rows(features, tap, weight, out):
     for i in range(len(tap)):
         if tap[i, 0] < 0:
@@ -604,7 +553,7 @@ def _sum_rows(features, tap, weight, out):
             out[i, c] = ((f0[c] * w0 + f1[c] * w1) + f2[c] * w2) + f3[c] * w3
 
 
-@_jit
+@jit
 def _sum_halves(features, is_float16, tap, weight, out):
     """As `_sum_rows`, for half precision given as its bits, which are widened here."""
     bits, shift = np.empty((4, features.shape[1]), np.int32), np.int32(13 if is_float16 else 16)
@@ -624,233 +573,3 @@ def _sum_halves(features, is_float16, tap, weight, out):
                     values[k, c] *= rescale if row[c] >= 0 else -rescale
         for c in range(out.shape[1]):
             out[i, c] = ((values[0, c] * w0 + values[1, c] * w1) + values[2, c] * w2) + values[3, c] * w3
-
-
-# --- lift ---------------------------------------------------------------------------------------------------------
-
-
-def cell_planes(
-    depth: Float32[Tensor, "v H W"], usable: Bool[Tensor, "v H W"], height: int, width: int, tolerance: float
-) -> tuple[
-    Float32[Tensor, "v {height} {width} 3"],
-    Int64[Tensor, "v {height} {width}"],
-    Bool[Tensor, "v {height} {width}"],
-    Float32[Tensor, "v {height} {width} 4"],
-]:
-    """See `lift_planes`."""
-    views, rows, cols = len(depth), depth.shape[1] // height, depth.shape[2] // width
-    if rows * cols < reference.MINIMUM_FIT or depth.numel() < 4 * SMALL:
-        return reference.cell_planes(depth, usable, height, width, tolerance)
-    shape = (views, height, width)
-    plane, other = torch.empty(*shape, 3), torch.zeros(*shape, 3)
-    count, edge = torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.bool)
-    box, other_box = torch.full((*shape, 4), 0.5), torch.zeros(*shape, 4)
-    pixels = (_array(depth), _array(usable))
-    x, y = _array(reference.pixel_places(cols, depth.device)), _array(reference.pixel_places(rows, depth.device))
-    out = tuple(tensor.numpy() for tensor in (plane, count, edge, box, other, other_box))
-
-    def strip(number: int) -> None:
-        view, row = divmod(number, height)
-        part = slice(row * rows, (row + 1) * rows)
-        results = (tensor[view, row] for tensor in out)
-        _planes(*(tensor[view, part] for tensor in pixels), x, y, np.float32(tolerance), *results)
-
-    _each(views * height, depth.numel(), strip)
-    valid = (plane[..., 0] > 0) & (count > 0)
-    plane[~valid] = 0
-    return plane, count, edge & valid, reference.joined_reach(plane, valid, box, other, other_box, tolerance)
-
-
-@_jit
-def _planes(depth, usable, x, y, tolerance, plane, count, edge, box, other, other_box):
-    """The cells of one row of cells: planes by sums down the columns of pixels; cells on edges one by one."""
-    rows, cols, width, pixels = y.shape[1], x.shape[1], len(plane), depth.shape[1]
-    disparity, full = np.empty(depth.shape, np.float32), np.ones((rows, cols), np.bool_)
-    known, column = np.zeros(pixels, np.int32), np.zeros((3, pixels), np.float32)
-    across = np.empty(pixels, np.float32)
-    for i in range(pixels):
-        across[i] = x[0, i % cols]
-    for r in range(rows):
-        for i in range(pixels):
-            there = usable[r, i]
-            value = ONE / (depth[r, i] if there else ONE)
-            value = value if there else ZERO
-            disparity[r, i] = value
-            known[i] += there
-            column[0, i] += value
-    everywhere, moments = np.empty(6, np.float32), np.empty(6, np.float32)
-    _moments(full, x, y, everywhere)
-
-    # 1. Mean per cell, then the rest's moments.
-    mean = np.empty(pixels, np.float32)
-    for cell in range(width):
-        number, total = 0, column[0, cell * cols]
-        for i in range(cell * cols, (cell + 1) * cols):
-            number += known[i]
-        for i in range(cell * cols + 1, (cell + 1) * cols):
-            total += column[0, i]
-        count[cell] = number
-        mean[cell * cols : (cell + 1) * cols] = total / np.float32(max(number, 1))
-    column[:] = ZERO
-    for r in range(rows):
-        down = y[0, r]
-        for i in range(pixels):
-            rest = disparity[r, i] - mean[i] if usable[r, i] else ZERO
-            column[0, i] += rest
-            column[1, i] += rest * across[i]
-            column[2, i] += rest * down
-
-    # 2. Planes, and how far the pixels are from them.
-    fitted = np.empty((3, pixels), np.float32)
-    for cell in range(width):
-        part = slice(cell * cols, (cell + 1) * cols)
-        if count[cell] == rows * cols:
-            moments[:] = everywhere
-        else:
-            _moments(usable[:, part], x, y, moments)
-        number = np.float32(max(count[cell], 1))
-        r, rx, ry = _sum(column[0, part]) / number, _sum(column[1, part]) / number, _sum(column[2, part]) / number
-        a, b, c = _solve(mean[cell * cols], r, rx, ry, moments)
-        fitted[0, part], fitted[1, part], fitted[2, part] = a, b, c
-    far = np.zeros(pixels, np.float32)
-    low, high = np.full(pixels, INF, np.float32), np.full(pixels, -INF, np.float32)
-    for r in range(rows):
-        down = y[0, r]
-        for i in range(pixels):
-            value, there = disparity[r, i], usable[r, i]
-            away = abs(value - ((fitted[0, i] + fitted[1, i] * across[i]) + fitted[2, i] * down))
-            far[i] = max(far[i], away if there else ZERO)
-            low[i] = min(low[i], value if there else INF)
-            high[i] = max(high[i], value if there else -INF)
-    for cell in range(width):
-        first, least, most, away = cell * cols, INF, -INF, ZERO
-        for i in range(first, first + cols):
-            least, most, away = min(least, low[i]), max(most, high[i]), max(away, far[i])
-        centre = min(max(fitted[0, first], least), most) if count[cell] else ZERO
-        plane[cell, 0], plane[cell, 1], plane[cell, 2] = centre, fitted[1, first], fitted[2, first]
-        edge[cell] = away > tolerance * max(centre, ZERO)
-        if edge[cell]:
-            part = slice(first, first + cols)
-            _edge_cell(disparity[:, part], usable[:, part], x, y, tolerance, plane[cell], box[cell], other[cell],
-                       other_box[cell])  # fmt: skip
-        steep = (abs(plane[cell, 1]) + abs(plane[cell, 2])) / max(STEEP * plane[cell, 0], TINY)
-        plane[cell, 1] /= max(steep, ONE)
-        plane[cell, 2] /= max(steep, ONE)
-
-
-@_jit
-def _sum(values):
-    total = values[0]
-    for i in range(1, len(values)):
-        total += values[i]
-    return total
-
-
-@_jit
-def _moments(mask, x, y, moments):
-    """Means of x, y, x x, x y and y y over some pixels; the last is their number."""
-    rows, cols = mask.shape
-    column, number = np.zeros((5, cols), np.float32), 0
-    for r in range(rows):
-        for c in range(cols):
-            if mask[r, c]:
-                number += 1
-                column[0, c] += x[0, c]
-                column[1, c] += y[0, r]
-                column[2, c] += x[0, c] * x[0, c]
-                column[3, c] += x[0, c] * y[0, r]
-                column[4, c] += y[0, r] * y[0, r]
-    moments[5] = np.float32(max(number, 1))
-    for i in range(5):
-        moments[i] = _sum(column[i]) / moments[5]
-
-
-@_jit
-def _solve(mean, r, rx, ry, moments):
-    mx, my = moments[0], moments[1]
-    xx, xy, yy = moments[2] + RIDGE - mx * mx, moments[3] - mx * my, moments[4] + RIDGE - my * my
-    bx, by, det = rx - mx * r, ry - my * r, xx * yy - xy * xy
-    along_x, along_y = (bx * yy - by * xy) / det, (by * xx - bx * xy) / det
-    return (mean + r) - (mx * along_x + my * along_y), along_x, along_y
-
-
-@_jit
-def _cut(order, tolerance):
-    """The largest surface among sorted inverse depths, as a range: cut twice at the widest gap."""
-    low, high = 0, len(order)
-    for _ in range(2):
-        widest, place = ZERO, low
-        for i in range(low, high - 1):
-            gap = order[i + 1] / order[i] - ONE
-            if gap > widest:
-                widest, place = gap, i
-        if widest > tolerance:
-            if 2 * (high - place - 1) >= high - low:
-                low = place + 1
-            else:
-                high = place + 1
-    return low, high
-
-
-@_jit
-def _edge_cell(disparity, usable, x, y, tolerance, plane, box, other, other_box):
-    """A cell that straddles a depth edge: the plane and box of its largest surface, the middle and box of the next."""
-    rows, cols = disparity.shape
-    values, number = np.empty(rows * cols, np.float32), 0
-    for r in range(rows):
-        for c in range(cols):
-            if usable[r, c]:
-                values[number] = disparity[r, c]
-                number += 1
-    order = np.sort(values[:number])
-    low, high = _cut(order, tolerance)
-    least, most = order[low], order[high - 1]
-    left = np.concatenate((order[:low], order[high:]))
-    part, rest = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
-    rest_least, rest_most = INF, -INF
-    if len(left):
-        low, high = _cut(left, tolerance)
-        rest_least, rest_most = left[low], left[high - 1]
-    for r in range(rows):
-        for c in range(cols):
-            if usable[r, c]:
-                value = disparity[r, c]
-                part[r, c] = least <= value <= most
-                rest[r, c] = not part[r, c] and rest_least <= value <= rest_most
-
-    # 1. The plane of the part.
-    moments, column = np.empty(6, np.float32), np.zeros((3, cols), np.float32)
-    _moments(part, x, y, moments)
-    for r in range(rows):
-        for c in range(cols):
-            column[0, c] += disparity[r, c] if part[r, c] else ZERO
-    mean = _sum(column[0]) / moments[5]
-    column[:] = ZERO
-    for r in range(rows):
-        for c in range(cols):
-            if part[r, c]:
-                column[0, c] += disparity[r, c] - mean
-                column[1, c] += (disparity[r, c] - mean) * x[0, c]
-                column[2, c] += (disparity[r, c] - mean) * y[0, r]
-    number = moments[5]
-    r, rx, ry = _sum(column[0]) / number, _sum(column[1]) / number, _sum(column[2]) / number
-    plane[0], plane[1], plane[2] = _solve(mean, r, rx, ry, moments)
-    plane[0] = min(max(plane[0], least), most)
-
-    # 2. Boxes, and the middle of the rest.
-    box[:], other_box[:] = LEAST_BOX, -INF
-    column[:] = ZERO
-    number = ZERO
-    for r in range(rows):
-        for c in range(cols):
-            sides = box if part[r, c] else other_box
-            if part[r, c] or rest[r, c]:
-                sides[0], sides[1] = max(sides[0], x[1, c]), max(sides[1], x[2, c])
-                sides[2], sides[3] = max(sides[2], y[1, r]), max(sides[3], y[2, r])
-            if rest[r, c]:
-                number += ONE
-                column[0, c] += disparity[r, c]
-                column[1, c] += x[0, c]
-                column[2, c] += y[0, r]
-    for i in range(3):
-        other[i] = _sum(column[i]) / max(number, ONE)
