@@ -344,7 +344,7 @@ class _Chunk:
         """Trilinear lookup, "3 m n", in texture `texture` of the flattened bank."""
         bank = self.textures.flatten(0, 2)
         base = texture * self.textures.shape[2]
-        lod = lod.clamp(0, _LEVELS - 1.001)
+        lod = lod.nan_to_num().clamp(0, _LEVELS - 1.001)  # a ray that meets nothing has no footprint
         floor = lod.floor()
         blend = lod - floor
         offsets = torch.tensor(_OFFSETS, device=u.device)
