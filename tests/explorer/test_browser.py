@@ -40,6 +40,7 @@ def open_page(browser, server):
         page.goto(server.base)
         return page
 
+    open_one.errors = errors
     yield open_one
     for context in contexts:
         context.close()
@@ -206,3 +207,5 @@ def test_a_walk_that_is_gone_says_so(open_page, server):
     page.reload()
     page.wait_for_selector("#toasts div")
     assert "no such session" in page.inner_text("#toasts") and page.locator("#start").is_visible()
+    assert all("404" in error for error in open_page.errors)
+    open_page.errors.clear()
