@@ -21,7 +21,7 @@ class DepthEstimator(ABC):
         cameras: Cameras,
         prior: Float32[Tensor, "v h w"] | None = None,
     ) -> Float32[Tensor, "v y x"]:
-        """z-depth of each frame on any grid of the image's aspect; 0 where it is unknown.
+        """z-depth of each frame on a grid that is a whole multiple of the latents'; 0 where it is unknown.
 
         Args:
             frames: Colour in [-1, 1].
