@@ -8,10 +8,14 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "geometry"))
+import small_checkpoints
 
 from mirage.camera.path import LEGS, PRESETS
 from mirage.cli import PATH_HELP, main
@@ -116,6 +120,22 @@ def test_known_depth_is_used(mirage, photo, tmp_path):
         "--depth", tmp_path / "depth.png", "--depth-scale", 1000,
     )  # fmt: skip
     assert code == 0 and "3 (p50)" in said and "the depth is known" in said
+
+
+def test_depth_and_movers_by_other_models(mirage, photo, tmp_path):
+    models = {kind: getattr(small_checkpoints, kind)(tmp_path / kind) for kind in ("glpn", "segformer")}
+    words = [photo, "--path", "forward 0.1", "--frames", "9", "--size", "32x48"]
+    words += ["--depth-model", models["glpn"], "--movers", models["segformer"]]
+    code, out, err = mirage("generate", *words, "--out", tmp_path / "out")
+    assert code == 0 and "movers" in out, err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["depth_model"] == str(models["glpn"]) and report["movers"] == str(models["segformer"])
+    code, out, err = mirage("preview", *words, "--out", tmp_path / "look")
+    assert code == 0, err
+    code, out, err = mirage("generate", *words, "--world", tmp_path / "world")
+    assert code == 2 and err.count("\n") == 1 and "leave out --movers" in err
+    code, out, err = mirage("generate", *words[:-2], "--world", tmp_path / "world")
+    assert code == 0, err
 
 
 def test_preview_tells_coverage_scale_and_collisions(mirage, photo, tmp_path):

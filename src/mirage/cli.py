@@ -89,6 +89,8 @@ def generate(arguments: argparse.Namespace) -> None:
             inputs.cameras,
             memory=arguments.memory,
             depth=inputs.depth,
+            estimator=arguments.estimator,
+            movers=arguments.segmenter,
             num_inference_steps=arguments.steps,
             generator=torch.Generator().manual_seed(arguments.seed),
             callback_on_chunk_end=chunks.append,
@@ -136,7 +138,8 @@ def preview(arguments: argparse.Namespace) -> None:
 
         pipeline = _load(MiragePipeline, arguments)
         inputs, scene, scale = _inputs(arguments, pipeline)
-        seen = look(pipeline, inputs.image, inputs.cameras, depth=inputs.depth)
+        models = {"estimator": arguments.estimator, "movers": arguments.segmenter}
+        seen = look(pipeline, inputs.image, inputs.cameras, depth=inputs.depth, **models)
         frames, last = seen.frames, len(inputs.cameras) - 1
         chosen = sorted({round(last * i / 9) for i in range(10)})
         labels = [f"frame {i} · {seen.coverage[i]:.0%} known" for i in chosen]
@@ -429,6 +432,19 @@ def _add_inputs(one: argparse.ArgumentParser, *, needed: bool = True) -> None:
         metavar="X",
         help="what 1 unit is in that file: 1000 for millimetres",
     )
+    one.add_argument(
+        "--depth-model",
+        metavar="NAME",
+        help="what estimates depth in place of the model's own head: depth-anything-3, depth-pro, ..., a folder or a "
+        "name on the hub (docs/depth.md)",
+    )
+    one.add_argument(
+        "--movers",
+        metavar="NAME",
+        help="what finds movers and sky, which are then not remembered: mask2former, segformer, qwen3-vl+sam3, a "
+        "folder or a name on the hub (docs/depth.md)",
+    )
+    one.set_defaults(estimator=None, segmenter=None)
     _add_model(one)
 
 
@@ -529,6 +545,11 @@ def _check_picture(image: str) -> None:
 
 def _load(kind: type, arguments: argparse.Namespace) -> object:
     device = _device(arguments.device)  # a wrong one is refused before anything is loaded
+    if getattr(arguments, "depth_model", None) or getattr(arguments, "movers", None):
+        from mirage.checkpoint.named import depth_estimator, segmenter
+
+        arguments.estimator = arguments.depth_model and depth_estimator(arguments.depth_model, device=device)
+        arguments.segmenter = arguments.movers and segmenter(arguments.movers, device=device)
     on_hub = "/" in arguments.model and not Path(arguments.model).is_dir()
     with nullcontext() if on_hub else redirect_stderr(io.StringIO()):  # no bar for what takes a moment
         pipeline = kind.from_pretrained(arguments.model).to(device)
@@ -565,7 +586,8 @@ def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
 
     scale = 1.0 if arguments.scale == "auto" else arguments.scale
     inputs = load(scale)
-    memory = pipeline.begin(inputs.image, inputs.cameras[0], depth=inputs.depth).memory
+    models = {"estimator": arguments.estimator, "movers": arguments.segmenter}
+    memory = pipeline.begin(inputs.image, inputs.cameras[0], depth=inputs.depth, **models).memory
     scene = path_in_scene(memory, inputs.cameras.to(pipeline.device))
     if arguments.scale == "auto" and scene.factor != 1:
         scale = scene.factor
@@ -580,7 +602,7 @@ def _settings(arguments: argparse.Namespace, pipeline: object, inputs: object) -
     """What a report needs to say how a result came about."""
     import torch
 
-    kept = ("image", "model", "memory", "seed", "fps", "depth", "depth_scale", "fov")
+    kept = ("image", "model", "memory", "seed", "fps", "depth", "depth_scale", "depth_model", "movers", "fov")
     return {
         "version": _version(),
         "command": shlex.join(["mirage", *arguments.words]),

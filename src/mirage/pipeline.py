@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils import BaseOutput
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -24,6 +24,7 @@ from mirage.camera.cameras import Cameras
 from mirage.checkpoint import load_lora
 from mirage.checkpoint.conditions import BranchConditions
 from mirage.checkpoint.hub import HUB_OPTIONS, fetch
+from mirage.checkpoint.named import depth_estimator, segmenter
 from mirage.checkpoint.wan import published_layout, wan_parts
 from mirage.chunks import Chunk, plan_chunks
 from mirage.denoise.conditioning import Conditioning
@@ -31,6 +32,7 @@ from mirage.denoise.sampler import sample
 from mirage.denoise.text import encode_prompts, null_context
 from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.depth import DepthEstimator, KnownDepth, fill_depth
+from mirage.geometry.movers import Segmenter, keep_cells
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
 from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, UpdateReport, recall
 from mirage.video.codec import LatentCodec
@@ -40,6 +42,7 @@ from mirage.video.wan import WanCodec
 
 EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
 MEMORIES = ("latent", "colour", "none")
+PROMPTS = 16  # embedded prompts that are kept: none is encoded twice
 log = logging.getLogger(__name__)
 
 
@@ -150,6 +153,8 @@ class MiragePipeline(DiffusionPipeline):
         )
         self.codec: LatentCodec = NanoCodec(vae) if isinstance(vae, NanoAutoencoder) else WanCodec(vae)
         self.conditions = BranchConditions(self.codec, transformer.config.memory_layout, preceding_frames)
+        self._embedded: dict[str, Tensor] = {}
+        self._by_name: dict[tuple[Callable, str], object] = {}
 
     @classmethod
     def from_pretrained(
@@ -227,7 +232,8 @@ class MiragePipeline(DiffusionPipeline):
         *,
         memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
         depth: Float32[Tensor, "h w"] | None = None,
-        estimator: DepthEstimator | None = None,
+        estimator: DepthEstimator | str | None = None,
+        movers: Segmenter | str | None = None,
         num_inference_steps: int | None = None,
         negative_prompt: str = "",
         guidance_scale: float = 1.0,
@@ -245,7 +251,8 @@ class MiragePipeline(DiffusionPipeline):
             memory: "latent" (the contribution), "colour" (the baseline), "none", or a function that is called as
                 `LatentMemory.from_view` is.
             depth: z-depth of the image if it is known; where it is 0, and without it, depth is estimated.
-            estimator: Depth of all other frames; the model's own depth head if None.
+            estimator: Depth of all other frames, or a name for `depth_estimator`; the model's own depth head if None.
+            movers: What may not be remembered, or a name for `segmenter`; if None, what contradicts the memory.
             num_inference_steps: Calls of the denoiser per chunk.
             negative_prompt: What to guide away from.
             guidance_scale: Strength of that guidance; 1 does without it.
@@ -269,6 +276,7 @@ class MiragePipeline(DiffusionPipeline):
             memory=memory,
             depth=depth,
             estimator=estimator,
+            movers=movers,
             num_inference_steps=num_inference_steps,
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
@@ -307,7 +315,8 @@ class MiragePipeline(DiffusionPipeline):
         *,
         memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
         depth: Float32[Tensor, "h w"] | None = None,
-        estimator: DepthEstimator | None = None,
+        estimator: DepthEstimator | str | None = None,
+        movers: Segmenter | str | None = None,
         num_inference_steps: int | None = None,
         negative_prompt: str = "",
         guidance_scale: float = 1.0,
@@ -324,6 +333,7 @@ class MiragePipeline(DiffusionPipeline):
             memory: Kind of memory.
             depth: Known depth of the image.
             estimator: Depth of all other frames.
+            movers: What may not be remembered.
             num_inference_steps: Calls of the denoiser per chunk.
             negative_prompt: What to guide away from.
             guidance_scale: Strength of that guidance.
@@ -343,7 +353,8 @@ class MiragePipeline(DiffusionPipeline):
         with clock("text"):
             texts = self._texts(prompt, len(plan))
             away = self._texts(negative_prompt, 1)[0] if guidance_scale != 1.0 else None
-        state = self.begin(image, cameras[0], memory=memory, depth=depth, estimator=estimator, seconds=clock.seconds)
+        models = {"estimator": self._estimator(estimator), "movers": self._segmenter(movers)}
+        state = self.begin(image, cameras[0], memory=memory, depth=depth, seconds=clock.seconds, **models)
         yield state.memory, None
         for chunk, text in zip(plan, texts, strict=True):
             state, result = self._advance(
@@ -351,7 +362,7 @@ class MiragePipeline(DiffusionPipeline):
                 cameras[chunk.start + 1 : chunk.stop],
                 text,
                 away,
-                estimator=self._estimator(estimator),
+                **models,
                 steps=num_inference_steps or self.config.num_inference_steps,
                 guidance_scale=guidance_scale,
                 generator=generator,
@@ -368,7 +379,8 @@ class MiragePipeline(DiffusionPipeline):
         *,
         memory: Literal["latent", "colour", "none"] | Callable[..., Memory] = "latent",
         depth: Float32[Tensor, "h w"] | None = None,
-        estimator: DepthEstimator | None = None,
+        estimator: DepthEstimator | str | None = None,
+        movers: Segmenter | str | None = None,
         seconds: dict[str, float] | None = None,
     ) -> RolloutState:
         """Remember the first view: where a walk begins whose path is chosen on the way.
@@ -378,7 +390,8 @@ class MiragePipeline(DiffusionPipeline):
             camera: Its camera.
             memory: Kind of memory, as in `__call__`.
             depth: z-depth of the image if it is known.
-            estimator: Depth where it is not known; the model's own depth head if None.
+            estimator: Depth where it is not known, as in `__call__`.
+            movers: What may not be remembered, as in `__call__`.
             seconds: Takes the wall-clock time by phase.
 
         Returns:
@@ -394,8 +407,9 @@ class MiragePipeline(DiffusionPipeline):
             first = self.codec.encode(picture[None])[0]
         with clock("depth"):
             first_depth = self._first_depth(depth, estimator, picture, first, camera)
+        keep = _kept(self._segmenter(movers), picture, first_depth, clock)
         with clock("write"):
-            store = self._remember(memory, first, first_depth, camera, picture)
+            store = self._remember(memory, first, first_depth, camera, picture, keep)
         return RolloutState(memory=store, frames=1, clean=first, generated=first, depth=first_depth, cameras=camera)
 
     @torch.no_grad()
@@ -405,7 +419,8 @@ class MiragePipeline(DiffusionPipeline):
         cameras: Cameras,
         prompt: str | None = None,
         *,
-        estimator: DepthEstimator | None = None,
+        estimator: DepthEstimator | str | None = None,
+        movers: Segmenter | str | None = None,
         num_inference_steps: int | None = None,
         negative_prompt: str = "",
         guidance_scale: float = 1.0,
@@ -420,7 +435,8 @@ class MiragePipeline(DiffusionPipeline):
             cameras: Cameras of the new frames, those after the state's last: a whole multiple of the temporal stride,
                 at most a chunk.
             prompt: What to imagine in this chunk, for a model that reads text.
-            estimator: Depth of the new frames; the model's own depth head if None.
+            estimator: Depth of the new frames, as in `__call__`.
+            movers: What may not be remembered, as in `__call__`.
             num_inference_steps: Calls of the denoiser.
             negative_prompt: What to guide away from.
             guidance_scale: Strength of that guidance; 1 does without it.
@@ -454,6 +470,7 @@ class MiragePipeline(DiffusionPipeline):
             text,
             away,
             estimator=self._estimator(estimator),
+            movers=self._segmenter(movers),
             steps=num_inference_steps or self.config.num_inference_steps,
             guidance_scale=guidance_scale,
             generator=generator,
@@ -469,6 +486,7 @@ class MiragePipeline(DiffusionPipeline):
         away: Float[Tensor, "l d"] | None,
         *,
         estimator: DepthEstimator,
+        movers: Segmenter | None,
         steps: int,
         guidance_scale: float,
         generator: torch.Generator | None,
@@ -519,8 +537,9 @@ class MiragePipeline(DiffusionPipeline):
             clean = self.codec.encode(pictures[:, None])[:, 0]
         with clock("depth"):
             depth = estimator.estimate(pictures, clean, written, known.depth[1:])
+        keep = _kept(movers, pictures, depth, clock)
         with clock("write"):
-            update = store.update(clean, depth, written, frames=pictures)
+            update = store.update(clean, depth, written, frames=pictures, keep=keep)
         after = RolloutState(
             memory=store,
             frames=chunk.stop,
@@ -552,7 +571,12 @@ class MiragePipeline(DiffusionPipeline):
         if self.text_encoder is None or self.tokenizer is None:
             raise ValueError("prompt needs a text_encoder and a tokenizer, but this pipeline was loaded without them")
         given = [prompt] if isinstance(prompt, str) else list(prompt)[:chunks]
-        embedded = list(encode_prompts(self.tokenizer, self.text_encoder, given))
+        for text in dict.fromkeys(given):
+            if text not in self._embedded:
+                self._embedded[text] = encode_prompts(self.tokenizer, self.text_encoder, [text])[0]
+        embedded = [self._embedded[text].to(self._execution_device) for text in given]
+        while len(self._embedded) > PROMPTS:
+            self._embedded.pop(next(iter(self._embedded)))
         return embedded + embedded[-1:] * (chunks - len(embedded))
 
     def _first_depth(
@@ -572,10 +596,17 @@ class MiragePipeline(DiffusionPipeline):
         return recall(points, seen_at, seen_depth, k=self.config.reference_frames)[0]
 
     def _remember(
-        self, memory: str | Callable[..., Memory], latents: Tensor, depth: Tensor, camera: Cameras, image: Tensor
+        self,
+        memory: str | Callable[..., Memory],
+        latents: Tensor,
+        depth: Tensor,
+        camera: Cameras,
+        image: Tensor,
+        keep: Tensor | None,
     ) -> Memory:
+        masked = {} if keep is None else {"keep": keep}
         if callable(memory):
-            return memory(latents, depth, camera, frames=image)
+            return memory(latents, depth, camera, frames=image, **masked)
         if memory not in MEMORIES:
             raise ValueError(f"memory must be one of {', '.join(MEMORIES)} or a function, got {memory!r}")
         if memory != "none" and not self.transformer.config.vace_layers:
@@ -584,17 +615,28 @@ class MiragePipeline(DiffusionPipeline):
                 "memory='none'"
             )
         if memory == "latent":
-            return LatentMemory.from_view(latents, depth, camera)
+            return LatentMemory.from_view(latents, depth, camera, **masked)
         if memory == "colour":
-            return ColourMemory.from_view(latents, depth, camera, frames=image, codec=self.codec)
+            return ColourMemory.from_view(latents, depth, camera, frames=image, codec=self.codec, **masked)
         return NoMemory.from_view(latents, depth, camera)
 
-    def _estimator(self, estimator: DepthEstimator | None) -> DepthEstimator:
+    def _estimator(self, estimator: DepthEstimator | str | None) -> DepthEstimator:
+        if isinstance(estimator, str):
+            return self._named(depth_estimator, estimator)
         if estimator is not None:
             return estimator
         if self.depth_head is None:
             raise ValueError("estimator must be given, because this model has no depth head of its own, got None")
         return LatentDepth(self.depth_head)
+
+    def _segmenter(self, movers: Segmenter | str | None) -> Segmenter | None:
+        return self._named(segmenter, movers) if isinstance(movers, str) else movers
+
+    def _named(self, load: Callable, name: str) -> object:
+        """A model that was asked for by name: loaded once, where the pipeline computes."""
+        if (load, name) not in self._by_name:
+            self._by_name[load, name] = load(name)
+        return self._by_name[load, name].to(self._execution_device)
 
     def _checked(self, image: np.ndarray | Tensor, cameras: Cameras) -> tuple[Float[Tensor, "1 3 h w"], Cameras]:
         if isinstance(image, np.ndarray):
@@ -618,6 +660,16 @@ def _fit(old: Float32[Tensor, "v i j"], like: Float32[Tensor, "u y x"]) -> Float
     if old.shape[1:] == like.shape[1:]:
         return old
     return torch.nn.functional.interpolate(old[None], like.shape[1:], mode="nearest-exact")[0]
+
+
+def _kept(
+    movers: Segmenter | None, frames: Float[Tensor, "v 3 h w"], depth: Float32[Tensor, "v y x"], clock: "_Clock"
+) -> Bool[Tensor, "v y x"] | None:
+    """Cells of the depth that may be remembered; None without a segmenter: all of them."""
+    if movers is None:
+        return None
+    with clock("movers"):
+        return keep_cells(movers.keep(frames), *depth.shape[1:])
 
 
 class _Clock:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.camera.trajectory import Motion, measure_motion
+from mirage.geometry.depth import DepthEstimator
+from mirage.geometry.movers import Segmenter
 from mirage.memory import Memory
 from mirage.pipeline import MiragePipeline
 from mirage.video.io import tensor_to_images
@@ -99,6 +101,8 @@ def preview(
     cameras: Cameras,
     *,
     depth: Float32[Tensor, "h w"] | None = None,
+    estimator: DepthEstimator | str | None = None,
+    movers: Segmenter | str | None = None,
 ) -> Preview:
     """Read the memory of the first view along the whole path.
 
@@ -107,6 +111,8 @@ def preview(
         image: The first frame.
         cameras: One camera per frame; any number.
         depth: Known z-depth of the image, 0 = unknown.
+        estimator: Depth where it is not known, as in `MiragePipeline`.
+        movers: What may not be remembered, as in `MiragePipeline`.
 
     Returns:
         Pictures and figures.
@@ -114,7 +120,7 @@ def preview(
     Raises:
         ValueError: If image, cameras or depth do not fit the model or each other.
     """
-    memory = pipeline.begin(image, cameras[0], depth=depth).memory
+    memory = pipeline.begin(image, cameras[0], depth=depth, estimator=estimator, movers=movers).memory
     device = pipeline.device
     reads, visible = [], []
     for part in torch.arange(len(cameras)).split(32):

@@ -25,6 +25,8 @@ def generate_world(arguments: argparse.Namespace) -> None:
     out = arguments.out or arguments.world
     if arguments.memory != "latent":
         raise ValueError(f"a world holds the latent memory: --memory must be latent, got {arguments.memory}")
+    if arguments.movers:
+        raise ValueError(f"a world keeps no segmenter yet: leave out --movers {arguments.movers}, or --world")
     if arguments.image:
         _check_picture(arguments.image)
     _check_continued(arguments, folder)
@@ -84,14 +86,15 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
     from mirage.world import World
     from mirage.world.world import begins
 
-    old = World.open(folder, pipeline) if (folder / "world.json").exists() else None
+    models = {"estimator": arguments.estimator}
+    old = World.open(folder, pipeline, **models) if (folder / "world.json").exists() else None
     try:
         inputs, scene, _ = _inputs(arguments, pipeline)
         for text in scene.warnings:
             print(f"warning: {text}; see mirage preview")
         cameras = inputs.cameras.to("cpu")
         if old is None:
-            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps}
+            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps} | models
             old = World.create(folder, pipeline, inputs.image, cameras[0], depth=inputs.depth, **chosen)
         elif not np.array_equal(old.image, inputs.image) or old.settings.seed != arguments.seed:
             raise ValueError(
@@ -124,7 +127,7 @@ def _continued(arguments: argparse.Namespace, folder: Path, pipeline: object) ->
     from mirage.preview import path_in_scene
     from mirage.world import World
 
-    world = World.open(folder, pipeline)
+    world = World.open(folder, pipeline, estimator=arguments.estimator)
     try:
         for name, usual in (("seed", 0), ("fps", 16)):
             if getattr(arguments, name) not in (usual, getattr(world.settings, name)):
