@@ -19,14 +19,17 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["camera", "kernels", "config"],
     ["geometry", "video", "scenes"],
     ["memory", "denoise"],
-    ["pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo + export"],
+    [
+        "pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo + export "
+        "+ cost + fit + doctor"
+    ],
     ["training", "evaluation", "explorer", "cluster"],
-    ["cli + __main__ + world_command + explore_command"],
+    ["cli + __main__ + world_command + explore_command + model_command"],
 ]
 FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row) for r in rooms.split(" + ")}
 DATA = {"models", "assets"}  # weights and pictures, no code
 ROOMS_OF = {  # third-party package -> the only rooms that may import it
-    "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training"},
+    "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training", "fit"},
     "transformers": {"denoise", "geometry", "pipeline", "checkpoint"},
     "triton": {"kernels"},
     "numba": {"kernels"},
