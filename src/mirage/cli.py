@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mirage.explore_command import add_command as add_explore_command
+from mirage.model_command import add_doctor, add_model_options, dry_run, said, settle, too_small, weights_of
 from mirage.results import results
 from mirage.world_command import add_commands as add_world_commands
 
@@ -56,13 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verbose:
             log.exception("here:")
         known = isinstance(error, OSError) and error.strerror and error.filename
-        said = f"{error.filename}: {error.strerror.lower()}" if known else str(error)
-        print(f"mirage: error: {' '.join(said.split())}", file=sys.stderr)
+        told = f"{error.filename}: {error.strerror.lower()}" if known else str(error)
+        print(f"mirage: error: {' '.join(told.split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if (told := too_small(error, arguments)) is None:
+            raise
+        print(f"mirage: error: {' '.join(told.split())}; {arguments.left}", file=sys.stderr)
         return 2
 
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
+    if arguments.dry_run and arguments.image and arguments.path:
+        return dry_run(arguments)
     if arguments.world:
         from mirage.world_command import generate_world
 
@@ -70,7 +78,7 @@ def generate(arguments: argparse.Namespace) -> None:
     for name, given in (("IMAGE", arguments.image), ("--path", arguments.path), ("--out", arguments.out)):
         if not given:
             raise ValueError(f"{name} is needed, unless --world names a world to go on with; see --help")
-    files = ("video.mp4", "contact.jpg", "report.json")
+    files, texts = ("video.mp4", "contact.jpg", "report.json"), said(arguments)
     with results(arguments.out, *files) as aside:
         _check_picture(arguments.image)
         import torch
@@ -88,6 +96,7 @@ def generate(arguments: argparse.Namespace) -> None:
             inputs.image,
             inputs.cameras,
             memory=arguments.memory,
+            **texts,
             depth=inputs.depth,
             estimator=arguments.estimator,
             movers=arguments.segmenter,
@@ -369,6 +378,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="worlds at a time")
     _add_model(one)
 
+    add_doctor(commands, _command, _number)
+
     kinds = commands.add_parser("bench", help="measure a part").add_subparsers(required=True, metavar="WHAT")
     one = _command(kinds, "memory", bench_memory, "measure the memory: speed, bytes, exactness, real loops, growth")
     one.set_defaults(left="the parts that were done are kept, another run can add the others")
@@ -446,6 +457,7 @@ def _add_inputs(one: argparse.ArgumentParser, *, needed: bool = True) -> None:
     )
     one.set_defaults(estimator=None, segmenter=None)
     _add_model(one)
+    add_model_options(one, _number)
 
 
 def _add_model(one: argparse.ArgumentParser) -> None:
@@ -552,7 +564,7 @@ def _load(kind: type, arguments: argparse.Namespace) -> object:
         arguments.segmenter = arguments.movers and segmenter(arguments.movers, device=device)
     on_hub = "/" in arguments.model and not Path(arguments.model).is_dir()
     with nullcontext() if on_hub else redirect_stderr(io.StringIO()):  # no bar for what takes a moment
-        pipeline = kind.from_pretrained(arguments.model).to(device)
+        pipeline = settle(kind.from_pretrained(arguments.model, **weights_of(arguments)), arguments, device)
     pipeline.set_progress_bar_config(unit="frame", leave=False, disable=not sys.stderr.isatty() or None)
     return pipeline
 
