@@ -83,10 +83,10 @@ def export_ply(
 def _decoded(memory: LatentMemory, codec: LatentCodec, steps: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The elements of a few source views at a time, and the colours (m, steps, steps, 3) of their points."""
     surfels = memory.surfels
-    height, width = surfels.lookup.shape[1:]
+    lookup, (height, width) = surfels.lookup, surfels.grid
     for start in range(0, len(surfels.name), batch):
         views = slice(start, start + batch)
-        element = surfels.lookup[views].long()
+        element = lookup[views].long()
         own = element >= 0
         cameras = Cameras(surfels.intrinsics[views], surfels.cam_from_world[views], height, width)
         hits = surfels.render(cameras)

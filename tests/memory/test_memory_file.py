@@ -50,7 +50,7 @@ def test_a_file_that_is_no_memory_is_refused(memory, tmp_path):
     with pytest.raises(ValueError, match="not a readable safetensors"):
         LatentMemory.load(path)
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="must hold a mirage-latent-memory of version 3"):
+    with pytest.raises(ValueError, match="must hold a mirage-latent-memory of version 4"):
         LatentMemory.load(path)
 
 
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_memory_is_refused(memory, tmp_path):
         ("plane", lambda t: t * torch.nan, "plane must be finite"),
         ("cell", lambda t: t + 10_000, "out of range"),
         ("source", lambda t: t - 1, "out of range"),
-        ("lookup", lambda t: t.roll(1), "lookup does not fit"),
+        ("cell", lambda t: t * 0, "cell must be unique"),
         ("plane", lambda t: -t, "out of range"),
         ("name", lambda t: t.float(), "name must be"),
         ("reach", None, "must hold"),

@@ -161,10 +161,9 @@ class ColourMemory(Memory):
         check_views(latents, depth, cameras, keep)
         _check_frames(frames, cameras)
         depth, keep = _at_pixels(depth, keep, cameras)
-        if (cameras.height, cameras.width) != self.surfels.lookup.shape[1:]:
+        if (cameras.height, cameras.width) != self.surfels.grid:
             raise ValueError(
-                f"cameras must be {tuple(self.surfels.lookup.shape[1:])} like the first view, got "
-                f"{cameras.height} x {cameras.width}"
+                f"cameras must be {self.surfels.grid} like the first view, got {cameras.height} x {cameras.width}"
             )
         lifted = lift(depth.float(), cameras.height, cameras.width, keep=keep)
         merged = merge(self.surfels, frames, lifted, cameras, self._next_name, budget_bytes=self.budget_bytes)

@@ -20,9 +20,11 @@ from mirage.camera.cameras import Cameras
 from mirage.memory.memory import check_cameras
 from mirage.memory.store import Surfels
 
-FORMAT, VERSION = "mirage-latent-memory", 3
+FORMAT, VERSION = "mirage-latent-memory", 4
 FEATURES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-DIMS = {field.name: field.type.dim_str.split() for field in fields(Surfels)}  # such as ["s", "h", "w"]
+DIMS = {
+    field.name: field.type.dim_str.split() for field in fields(Surfels) if field.name != "grid"
+}  # such as ["n", "c"]
 
 
 def save_surfels(surfels: Surfels, path: str | os.PathLike, settings: dict) -> None:
@@ -43,6 +45,7 @@ def save_surfels(surfels: Surfels, path: str | os.PathLike, settings: dict) -> N
     """
     path = Path(path)
     tensors = {key: t.detach().cpu().contiguous() for key, t in surfels.tensors.items()}
+    settings = settings | {"grid": list(surfels.grid)}
     about = {"format": FORMAT, "version": VERSION, "settings": settings, "checksum": _checksum(tensors, settings)}
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -91,12 +94,13 @@ def load_surfels(path: str | os.PathLike) -> tuple[Surfels, dict]:
             tensors = {key: file.get_tensor(key) for key in DIMS}
     except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"path: {path} is not a readable safetensors file: {error}") from None
+    settings = about.get("settings")
+    grid = settings.pop("grid", None) if isinstance(settings, dict) else None
     try:
-        surfels = _checked(tensors)
+        surfels = _checked(tensors, grid)
     except ValueError as error:
         raise ValueError(f"path: {path} is damaged: {error}") from None
-    settings = about.get("settings")
-    if not isinstance(settings, dict) or about.get("checksum") != _checksum(tensors, settings):
+    if about.get("checksum") != _checksum(tensors, settings | {"grid": grid}):
         raise ValueError(f"path: {path} is damaged: its checksum is not that of its content")
     return surfels, settings
 
@@ -119,8 +123,10 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _checked(tensors: dict[str, Tensor]) -> Surfels:
+def _checked(tensors: dict[str, Tensor], grid: object) -> Surfels:
     """The elements, after a look at types, shapes, ranges and values."""
+    if not (isinstance(grid, list) and len(grid) == 2 and all(type(x) is int and 0 < x < 1 << 15 for x in grid)):
+        raise ValueError(f"grid must be two positive whole numbers, got {str(grid)[:40]}")
     sizes: dict[str, int] = {}
     for key, like in Surfels.empty(torch.zeros(1, 1, 1, 1)).tensors.items():
         tensor, dims = tensors[key], DIMS[key]
@@ -132,10 +138,10 @@ def _checked(tensors: dict[str, Tensor]) -> Surfels:
         sizes |= {d: size for d, size in zip(dims, tensor.shape, strict=True) if not d.isdigit()}
         if tensor.is_floating_point() and not all(bool(part.isfinite().all()) for part in tensor.split(1 << 16)):
             raise ValueError(f"{key} must be finite, got NaN or infinity")
-    surfels = Surfels(**tensors)
-    n, s, h, w = (sizes[d] for d in "nshw")
-    if min(sizes["c"], h, w) < 1:
-        raise ValueError(f"channels, rows and columns must be positive, got {sizes}")
+    surfels = Surfels(**tensors, grid=tuple(grid))
+    (n, s), (h, w) = (sizes[d] for d in "ns"), grid
+    if sizes["c"] < 1:
+        raise ValueError(f"channels must be positive, got {sizes}")
     for key, end in (("source", s), ("cell", h * w)):
         if n and not (int(tensors[key].min()) >= 0 and int(tensors[key].max()) < end):
             raise ValueError(f"{key} is out of range, 0 to {end - 1}")
@@ -144,8 +150,7 @@ def _checked(tensors: dict[str, Tensor]) -> Surfels:
     names = surfels.name.unique()
     if len(names) != s or (s and int(names.min()) < 0):
         raise ValueError("name must be unique and not negative")
-    found = surfels.lookup.flatten(1)[surfels.source.long(), surfels.cell.long()] if s else surfels.source
-    if not bool((found == torch.arange(n)).all()) or int((surfels.lookup >= 0).sum()) != n:
-        raise ValueError("lookup does not fit the elements")
+    if len((surfels.source.long() * (h * w) + surfels.cell).unique()) != n:
+        raise ValueError("cell must be unique in each view")
     check_cameras(Cameras(surfels.intrinsics, surfels.cam_from_world, h, w))
     return surfels

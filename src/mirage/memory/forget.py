@@ -55,14 +55,15 @@ def superseded(surfels: Surfels, sources: Int[Tensor, " m"], *, tolerance: float
     views = votes.sort(descending=True, stable=True)[1][: min(SUSPECTS, int((votes > 0).sum()))]
     if not len(views):
         return out
-    height, width = surfels.lookup.shape[1:]
+    height, width = surfels.grid
     cameras = Cameras(surfels.intrinsics[views], surfels.cam_from_world[views], height, width)
     hits = surfels.render(cameras.resize(2 * height, 2 * width))
     found = hits.index.clamp(min=0)
     own = (hits.index >= 0) & (surfels.source[found] == views[:, None, None])
 
     # The plane of the cell in each of its quarters, against what is shown there.
-    element = surfels.lookup[views].repeat_interleave(2, 1).repeat_interleave(2, 2).long()
+    lookup = surfels.lookup[views]
+    element = lookup.repeat_interleave(2, 1).repeat_interleave(2, 2).long()
     plane = surfels.plane[element.clamp(min=0)]
     quarter = torch.tensor([-0.25, 0.25], device=plane.device)
     x, y = quarter.repeat(width), quarter.repeat(height)[:, None]
@@ -70,7 +71,7 @@ def superseded(surfels: Surfels, sources: Int[Tensor, " m"], *, tolerance: float
     finer = (hits.index >= 0) & ~own & (ratio <= 1 + tolerance) & (ratio * (1 + tolerance) >= 1) & (hits.size <= ALIKE)
     beside = torch.nn.functional.max_pool2d(own.float(), 3, 1, 1) > 0
     done = -torch.nn.functional.max_pool2d(-(finer & ~beside).float(), 2)  # in all four quarters
-    out[surfels.lookup[views][(done > 0) & (surfels.lookup[views] >= 0)].long()] = True
+    out[lookup[(done > 0) & (lookup >= 0)].long()] = True
     return out
 
 
@@ -133,7 +134,7 @@ def to_fit(
     order = order[ring[order].sort(stable=True)[1]]
     place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
 
-    area = surfels.lookup.shape[1] * surfels.lookup.shape[2]
+    area = surfels.grid[0] * surfels.grid[1]
     key = (place[surfels.source.long()] * 2 + surfels.edge) * area + surfels.cell
     last = 2 * len(order) * area
     key = torch.where(surfels.observed, -1, key + last * ~in_sight) + 2 * last * ~keep

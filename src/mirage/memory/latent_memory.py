@@ -141,9 +141,9 @@ class LatentMemory(Memory):
                 width,
                 near=self.surfels.near,
             )
-            z = torch.einsum("vj,nj->vn", camera.cam_from_world[:, 2, :3], points) + camera.cam_from_world[:, 2, 3:]
-            depth = z.gather(1, index.flatten(1).clamp(min=0)).view(index.shape) if len(points) else index.float()
-            depth = torch.where(index >= 0, depth, 0.0)
+            shown = points[index.clamp(min=0)] if len(points) else points.new_zeros(*index.shape, 3)
+            ahead, back = camera.cam_from_world[:, 2, None, None, :3], camera.cam_from_world[:, 2, 3, None, None]
+            depth = torch.where(index >= 0, (shown * ahead).sum(-1) + back, 0.0)
             unmoved = torch.zeros_like(index, dtype=torch.bool)  # this read does not know where in a cell it is
         visible = index >= 0
         observed = visible & self.surfels.observed[index.clamp(min=0)] if len(self) else visible
@@ -186,7 +186,7 @@ class LatentMemory(Memory):
             ValueError: If an argument is malformed; the memory is then unchanged.
         """
         stride = check_views(latents, depth, cameras, keep)
-        grid = (self.surfels.features.shape[1], *self.surfels.lookup.shape[1:])
+        grid = (self.surfels.features.shape[1], *self.surfels.grid)
         if stride != self.stride or tuple(latents.shape[1:]) != grid:
             raise ValueError(
                 f"latents must be (v, {', '.join(map(str, grid))}) at stride {self.stride} like the first view, got "
@@ -256,7 +256,7 @@ class LatentMemory(Memory):
                 f"path: {path} holds a memory of stride {holds[0]} and {holds[1]} channels, but stride {wanted[0]} and "
                 f"{wanted[1]} channels are asked for: use the model that it was made with"
             )
-        surfels = Surfels(**{key: tensor.to(device) for key, tensor in surfels.tensors.items()})
+        surfels = Surfels(**{key: tensor.to(device) for key, tensor in surfels.tensors.items()}, grid=surfels.grid)
         memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"])
         memory._next_name = settings["next_name"]
         return memory

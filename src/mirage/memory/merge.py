@@ -301,7 +301,7 @@ def _hiding(
     first, hides = (surfels.name == 0).nonzero()[:, 0], torch.zeros_like(chosen)
     if not len(first):
         return hides
-    height, width = surfels.lookup.shape[1:]
+    height, width = surfels.grid
     place = Cameras(surfels.intrinsics[first], surfels.cam_from_world[first], height, width)
     element = surfels.lookup[first].long()
     given = torch.where(element >= 0, 1 / surfels.plane[element.clamp(min=0), 0], 0.0)

@@ -11,7 +11,7 @@ from mirage.geometry.lift import LiftedViews
 from mirage.kernels import ops
 from mirage.kernels.reference import REACH_STEP
 
-PER_VIEW = ("intrinsics", "cam_from_world", "name", "lookup")
+PER_VIEW = ("intrinsics", "cam_from_world", "name")
 NEAR = 1e-3  # least depth that is drawn, in depths of the nearest element in its own view
 SAME = 1e-3  # relative difference up to which two cameras are one
 PAIRS_AT_ONCE = 1 << 18  # points x views compared in one go
@@ -48,7 +48,7 @@ class Surfels:
     """Elements of source views of one grid size. A value: every operation gives a new one.
 
     Each element is one cell of one source view: its latent, the plane of what it shows in the inverse depth of that
-    view, and its place in the grid, so that the view can be sampled between cells. `lookup` finds it again.
+    view, and its place in the grid, so that the view can be sampled between cells.
     """
 
     features: Float[Tensor, "n c"]
@@ -65,8 +65,8 @@ class Surfels:
     cam_from_world: Float32[Tensor, "s 4 4"]
     name: Int64[Tensor, " s"]
     """Serial number of each source view; 0 is the first view, the only observed one."""
-    lookup: Int[Tensor, "s h w"]
-    """Element of each cell, -1 where there is none."""
+    grid: tuple[int, int]
+    """Rows and columns of the source views, in cells."""
 
     @classmethod
     def empty(cls, features: Float[Tensor, "v c h w"]) -> "Surfels":
@@ -83,7 +83,7 @@ class Surfels:
             intrinsics=new(0, 3, 3, dtype=torch.float32),
             cam_from_world=new(0, 4, 4, dtype=torch.float32),
             name=new(0, dtype=torch.int64),
-            lookup=new(0, *features.shape[2:], dtype=torch.int32),
+            grid=tuple(features.shape[2:]),
         )
 
     def __len__(self) -> int:
@@ -92,7 +92,17 @@ class Surfels:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All that is kept, by name."""
-        return dict(vars(self))
+        return {key: value for key, value in vars(self).items() if key != "grid"}
+
+    @property
+    def lookup(self) -> Int[Tensor, "s h w"]:
+        """Element of each cell of each source view, -1 where there is none; made anew, so that it need not be kept."""
+        table = torch.full(
+            (len(self.name), self.grid[0] * self.grid[1]), -1, dtype=torch.int32, device=self.cell.device
+        )
+        element = torch.arange(len(self), dtype=torch.int32, device=self.cell.device)
+        place = self.source.long() * table.shape[1] + self.cell
+        return table.view(-1).scatter_(0, place, element).view(-1, *self.grid)
 
     @property
     def nbytes(self) -> int:
@@ -112,7 +122,7 @@ class Surfels:
     @property
     def center(self) -> Float32[Tensor, "n 2"]:
         """Centre (x, y) of each element in its source grid, in cells."""
-        width = self.lookup.shape[2]
+        width = self.grid[1]
         return torch.stack([self.cell % width, self.cell // width], -1) + 0.5
 
     @property
@@ -123,11 +133,12 @@ class Surfels:
     @property
     def points(self) -> Float32[Tensor, "n 3"]:
         """World positions of the cell centres (Eq. 8), in world units."""
-        homogeneous = torch.cat([self.center, torch.ones_like(self.plane[:, :1])], -1) / self.plane[:, :1]
-        inverse = torch.linalg.inv(self.intrinsics.double())
-        rotation, shift = self.cam_from_world[:, :3, :3].double(), self.cam_from_world[:, :3, 3].double()
-        cam = (inverse[self.source] @ homogeneous.double()[..., None])[..., 0] - shift[self.source]
-        return (rotation.mT[self.source] @ cam[..., None])[..., 0].float()
+        turn, shift = self.cam_from_world[:, :3, :3].double().mT, self.cam_from_world[:, :3, 3:].double()
+        world_from_cell = (turn @ torch.linalg.inv(self.intrinsics.double())).float()
+        x, y = self.center[..., None].unbind(1)
+        matrix = world_from_cell[self.source]
+        ray = matrix[..., 0] * x + matrix[..., 1] * y + matrix[..., 2]
+        return torch.addcdiv(-(turn @ shift)[..., 0].float()[self.source], ray, self.plane[:, :1])
 
     @classmethod
     def of_views(
@@ -162,27 +173,23 @@ class Surfels:
         some = lambda x, chosen: x if chosen is None or bool(chosen.all()) else x[chosen]
         shifted = others.tensors | {"source": others.source + len(self.name)}
         both = {key: (value, shifted[key].to(value.dtype)) for key, value in self.tensors.items()}
-        per_view = {key: torch.cat(both.pop(key)) for key in PER_VIEW if key != "lookup"}
-        both.pop("lookup")
+        per_view = {key: torch.cat(both.pop(key)) for key in PER_VIEW}
         per_element = {key: torch.cat([some(a, mine), some(b, theirs)]) for key, (a, b) in both.items()}
         return self._with(per_element, per_view)
 
     def take(self, index: Int64[Tensor, " m"]) -> "Surfels":
         """Only these elements, in this order; views without elements go too."""
         per_element = {key: value[index] for key, value in self.tensors.items() if key not in PER_VIEW}
-        return self._with(per_element, {key: self.tensors[key] for key in PER_VIEW if key != "lookup"})
+        return self._with(per_element, {key: self.tensors[key] for key in PER_VIEW})
 
     def _with(self, per_element: dict[str, Tensor], per_view: dict[str, Tensor]) -> "Surfels":
-        """Elements of the same grid; views without elements are dropped and the others found again."""
-        source, cell = per_element["source"].long(), per_element["cell"].long()
+        """Elements of the same grid; views without elements are dropped."""
+        source = per_element["source"].long()
         used = torch.zeros(len(per_view["name"]), dtype=torch.bool, device=source.device).index_fill(0, source, True)
         if not bool(used.all()):
             source = (used.cumsum(0) - 1)[source]
             per_view = {key: value[used] for key, value in per_view.items()}
-        lookup = self.lookup.new_full((len(per_view["name"]), *self.lookup.shape[1:]), -1)
-        element = torch.arange(len(source), dtype=torch.int32, device=source.device)
-        lookup.flatten(1)[source, cell] = element
-        return Surfels(**per_element | {"source": source.int()}, **per_view, lookup=lookup)
+        return Surfels(**per_element | {"source": source.int()}, **per_view, grid=self.grid)
 
     @property
     def bare(self) -> "Surfels":
@@ -203,7 +210,7 @@ class Surfels:
             rank,
             self.source,
             self.name,
-            tuple(self.lookup.shape[1:]),
+            self.grid,
             self.intrinsics,
             self.cam_from_world,
             cameras.intrinsics.float(),
@@ -251,7 +258,7 @@ class Surfels:
         view has to be from that source's place: what was written once is then on record, whatever hides it.
         """
         found = torch.zeros(len(points), dtype=torch.bool, device=points.device)
-        height, width = self.lookup.shape[1:]
+        lookup, (height, width) = self.lookup, self.grid
         views = torch.arange(len(self.name), device=points.device)
         if not bool((spacing > 0).any()):  # only views from that place count
             views = views[_same(self.intrinsics, self.cam_from_world, camera, self.intrinsics[:, :1, 0] * 0)[:, 0]]
@@ -262,7 +269,7 @@ class Surfels:
             x, y = (cam @ k.mT)[..., :2].div(z[..., None]).unbind(-1)
             inside = (cam[..., 2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
             x, y = torch.where(inside, x, 0.0), torch.where(inside, y, 0.0)
-            element = self.lookup[view[:, None], y.long(), x.long()].long()
+            element = lookup[view[:, None], y.long(), x.long()].long()
             plane = self.plane[element.clamp(min=0)]
             offset = torch.stack([x - x.floor() - 0.5, y - y.floor() - 0.5], -1)
             ratio = (plane[..., 0] + (plane[..., 1:] * offset).sum(-1)) * z

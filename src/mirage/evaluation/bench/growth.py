@@ -125,10 +125,7 @@ def tiled(surfels: Surfels, count: int) -> Surfels:
     nth_of_view = torch.arange(copies, dtype=torch.int32).repeat_interleave(views)
     out["source"] = out["source"] + nth_of_element * views
     out["name"] = out["name"] + nth_of_view * (int(surfels.name.max()) + 1)
-    out["lookup"] = torch.where(
-        out["lookup"] >= 0, out["lookup"] + (nth_of_view * len(surfels))[:, None, None], out["lookup"]
-    )
-    return Surfels(**out).take(torch.arange(count))
+    return Surfels(**out, grid=surfels.grid).take(torch.arange(count))
 
 
 def _views(count: int, scale: Scale) -> Cameras:
