@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import NoReturn
 
@@ -560,13 +560,23 @@ def _load(kind: type, arguments: argparse.Namespace) -> object:
     if getattr(arguments, "depth_model", None) or getattr(arguments, "movers", None):
         from mirage.checkpoint.named import depth_estimator, segmenter
 
-        arguments.estimator = arguments.depth_model and depth_estimator(arguments.depth_model, device=device)
-        arguments.segmenter = arguments.movers and segmenter(arguments.movers, device=device)
-    on_hub = "/" in arguments.model and not Path(arguments.model).is_dir()
-    with nullcontext() if on_hub else redirect_stderr(io.StringIO()):  # no bar for what takes a moment
+        for option, into, kind_of in (
+            ("depth_model", "estimator", depth_estimator),
+            ("movers", "segmenter", segmenter),
+        ):
+            if name := getattr(arguments, option):
+                with _quietly(name):
+                    setattr(arguments, into, kind_of(name, device=device))
+    with _quietly(arguments.model):
         pipeline = settle(kind.from_pretrained(arguments.model, **weights_of(arguments)), arguments, device)
     pipeline.set_progress_bar_config(unit="frame", leave=False, disable=not sys.stderr.isatty() or None)
     return pipeline
+
+
+def _quietly(name: str) -> AbstractContextManager:
+    """No bar for what takes a moment: what is not fetched from the hub."""
+    on_hub = name != "nano" and not Path(name).exists()
+    return nullcontext() if on_hub else redirect_stderr(io.StringIO())
 
 
 def _model_needs(pipeline: object) -> dict:

@@ -24,7 +24,7 @@ from mirage.camera.cameras import Cameras
 from mirage.checkpoint import load_lora
 from mirage.checkpoint.conditions import BranchConditions
 from mirage.checkpoint.hub import HUB_OPTIONS, fetch
-from mirage.checkpoint.named import depth_estimator, segmenter
+from mirage.checkpoint.named import DEPTH_MODELS, depth_estimator, segmenter
 from mirage.checkpoint.wan import published_layout, wan_parts
 from mirage.chunks import Chunk, plan_chunks
 from mirage.denoise.conditioning import Conditioning
@@ -626,7 +626,10 @@ class MiragePipeline(DiffusionPipeline):
         if estimator is not None:
             return estimator
         if self.depth_head is None:
-            raise ValueError("estimator must be given, because this model has no depth head of its own, got None")
+            raise ValueError(
+                "estimator must be given, because this model has no depth head of its own: a DepthEstimator or a name "
+                f"(--depth-model) such as {', '.join(list(DEPTH_MODELS)[:3])}, got None"
+            )
         return LatentDepth(self.depth_head)
 
     def _segmenter(self, movers: Segmenter | str | None) -> Segmenter | None:

@@ -30,8 +30,19 @@ class DepthEstimator(ABC):
             prior: Depth that the memory projects into the cells, in world units, 0 where it has none.
 
         Returns:
-            Depth in the unit of `prior`, or the estimator's own where there is no prior.
+            Depth in the estimator's own unit, which the memory aligns with what it knows.
         """
+
+    def to(self, device: torch.device | str) -> "DepthEstimator":
+        """Move the estimator's own model; one that has none, or whose model moves with the pipeline, stays as it is.
+
+        Args:
+            device: Where it shall compute.
+
+        Returns:
+            The estimator there.
+        """
+        return self
 
 
 class KnownDepth(DepthEstimator):
@@ -41,6 +52,9 @@ class KnownDepth(DepthEstimator):
         if depth.isnan().any() or depth.isinf().any() or (depth < 0).any():
             raise ValueError("depth must be finite and not negative (0 = unknown), got " + _first_bad(depth))
         self.depth = depth
+
+    def to(self, device: torch.device | str) -> "KnownDepth":
+        return KnownDepth(self.depth.to(device))
 
     def estimate(
         self,

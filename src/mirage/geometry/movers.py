@@ -43,6 +43,17 @@ class Segmenter(ABC):
             False on what moves or may move, and on the sky if the segmenter leaves it out.
         """
 
+    def to(self, device: torch.device | str) -> "Segmenter":
+        """Move the segmenter's model; one that has none stays as it is.
+
+        Args:
+            device: Where it shall compute.
+
+        Returns:
+            The segmenter there.
+        """
+        return self
+
 
 class ClassMovers(Segmenter):
     """Movers by the class of each pixel: SegFormer, UperNet, Mask2Former or MaskFormer, of any usual dataset.
