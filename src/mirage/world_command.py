@@ -192,7 +192,7 @@ def show(arguments: argparse.Namespace) -> None:
     from mirage.world.show import describe, world_sheet
 
     with World.open(arguments.world, write=False) as world:
-        print(describe(world))
+        print(describe(world).replace(str(world.folder), arguments.world, 1))
         sheet = Path(arguments.sheet or f"{Path(arguments.world).stem}.jpg")
         write_image(sheet, world_sheet(world))
     print(f"pictures: {sheet}")
@@ -260,7 +260,7 @@ def verify(arguments: argparse.Namespace) -> None:
     for problem in report.problems:
         print(problem)
     if report.problems:
-        raise ValueError(f"world {arguments.world} has {len(report.problems)} damaged files")
+        raise ValueError(f"world {arguments.world} is damaged in {len(report.problems)} places")
     print(
         f"{arguments.world} is whole: {report.files} files, {size(report.bytes)}, every checksum and content as written"
     )
