@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_utils import ModelMixin
@@ -38,7 +39,8 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
             empty for a model without branch.
         vace_in_channels: Channels that the memory branch reads, in the layout `memory_layout`.
         memory_layout: "mask": [features | visibility | further channels]; "constant": [features | a constant], as
-            the released code has it; "score": [features | an encoded score of what is seen], as Spatia has it. See `mirage.denoise.conditioning.branch_input`.
+            the released code has it; "score": [features | an encoded score of what is seen], as Spatia has it. See
+            `mirage.denoise.conditioning.branch_input`.
         prediction: What the output means. "velocity": noise minus clean latents (flow matching). "residual": clean
             latents minus the prior, the memory where it is visible and zero elsewhere. See `mirage.denoise.flow`.
 
@@ -76,8 +78,8 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         _check_choice("prediction", prediction, ("velocity", "residual"))
         if vace_layers and memory_layout != "mask" and vace_in_channels != 2 * in_channels:
             raise ValueError(
-                f"vace_in_channels must be twice in_channels with memory_layout={memory_layout!r}, that is {2 * in_channels}, "
-                f"got {vace_in_channels}"
+                f"vace_in_channels must be twice in_channels with memory_layout={memory_layout!r}, that is "
+                f"{2 * in_channels}, got {vace_in_channels}"
             )
         dim = num_attention_heads * attention_head_dim
         block = dict(dim=dim, ffn_dim=ffn_dim, heads=num_attention_heads, text=text_dim > 0, eps=eps)
@@ -96,6 +98,7 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
                 MirageBlock(**block, joins=i == 0, hints=True) for i in range(len(vace_layers))
             )
         self.gradient_checkpointing = False
+        self._cp_plan = _parallel_plan(branch=bool(vace_layers))
         _initialise(self)
 
     def forward(
@@ -165,7 +168,7 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
             for layer, block in zip(self.config.vace_layers, self.vace_blocks, strict=True):
                 seen, hints[layer] = self._run(block, seen, words, *later[1:], later[0])
         for layer, block in enumerate(self.blocks):
-            x, _ = self._run(block, x, words, modulation, rotations)
+            x = self._run(block, x, words, modulation, rotations)
             if layer in hints:
                 joined = x[:, num_reference:] + hints.pop(layer)
                 x = torch.cat([x[:, :num_reference], joined], dim=1) if num_reference else joined
@@ -188,7 +191,7 @@ class MirageTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin, AttentionMixi
         x = x.unflatten(-1, (height, width, -1)).unflatten(2, (rows, columns))
         return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def _run(self, block: nn.Module, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
@@ -230,7 +233,7 @@ class MirageBlock(WanTransformerBlock):
         modulation: Float[Tensor, "b n 6 dim"],
         rotations: Float32[Tensor, "n s pairs 2"],
         main: Float[Tensor, "b n s dim"] | None = None,
-    ) -> tuple[Float[Tensor, "b n s dim"], Float[Tensor, "b n s dim"] | None]:
+    ) -> Float[Tensor, "b n s dim"] | tuple[Float[Tensor, "b n s dim"], Float[Tensor, "b n s dim"]]:
         """Give the tokens after the block, and the hint if it is a block of the branch.
 
         Args:
@@ -241,7 +244,7 @@ class MirageBlock(WanTransformerBlock):
             main: Tokens of the main stream, which the first block of the branch joins.
 
         Returns:
-            The tokens; the hint or None.
+            The tokens; with the hint in the branch.
         """
         if self.proj_in is not None:
             x = self.proj_in(x).type_as(x) + main
@@ -256,7 +259,7 @@ class MirageBlock(WanTransformerBlock):
             x = x + self.attn2(y.flatten(1, 2), words).view_as(x).type_as(x)
         y = _modulate(self.norm3(x.float()), ffn_shift, ffn_scale).type_as(x)
         x = torch.addcmul(x.float(), self.ffn(y).float(), ffn_gate).type_as(x)
-        return x, None if self.proj_out is None else self.proj_out(x).type_as(x)
+        return x if self.proj_out is None else (x, self.proj_out(x).type_as(x))
 
 
 class MirageAttention:
@@ -300,6 +303,16 @@ def _attend_bfloat16(
 
 def _modulate(x: Float[Tensor, "b n s d"], shift: Float[Tensor, "b n 1 d"], scale: Float[Tensor, "b n 1 d"]) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
+
+
+def _parallel_plan(*, branch: bool) -> dict[str, object]:
+    """How diffusers' context parallelism divides the work: every process has some of the tokens of every frame."""
+    tokens = ContextParallelInput(split_dim=2, expected_dims=4)
+    places = {"rotations": ContextParallelInput(split_dim=1, expected_dims=4)}
+    plan = {"blocks.0": {"x": tokens}, "blocks.*": places}
+    if branch:
+        plan |= {"vace_blocks.0": {"x": tokens, "main": tokens}, "vace_blocks.*": places}
+    return plan | {"proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4)}
 
 
 @torch.no_grad()
