@@ -1,10 +1,12 @@
 """Segmenters of movers and sky: loading, conservative masks, robust names, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import small_checkpoints
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import SegformerForSemanticSegmentation
 
 from mirage.geometry.movers import ClassMovers
@@ -93,3 +95,14 @@ def test_what_cannot_be_used_is_refused(checkpoint, tmp_path):
         NamedMovers.load(checkpoint("sam3"), checkpoint("sam3"))
     with pytest.raises(ValueError, match="must be sam3, got 'qwen3_vl'"):
         NamedMovers.load(checkpoint("qwen3_vl"), checkpoint("qwen3_vl"))
+
+
+def test_sam_3_is_read_as_it_is_published(checkpoint, tmp_path, frames):
+    """The hub holds it inside the model for videos: its settings under `detector_config`, its weights prefixed."""
+    folder = shutil.copytree(checkpoint("sam3"), tmp_path / "video")
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "sam3_video", "detector_config": told}))
+    weights = {f"detector_model.{key}": value for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights | {"tracker_model.x": torch.zeros(2)}, folder / "model.safetensors", {"format": "pt"})
+    published, plain = (NamedMovers.load(checkpoint("qwen3_vl"), each) for each in (folder, checkpoint("sam3")))
+    assert torch.equal(published.find(frames, ["car"]), plain.find(frames, ["car"]))

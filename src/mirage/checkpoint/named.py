@@ -82,8 +82,10 @@ def segmenter(
     published = _published(name, MOVERS_MODELS, "movers model")
     if Path(published).exists() or "+" not in published:
         return ClassMovers.load(fetch(published, "movers model", **options), dtype=dtype).to(device)
-    from mirage.geometry.named_movers import NamedMovers
-
+    try:
+        from mirage.geometry.named_movers import NamedMovers
+    except ImportError as error:
+        raise ValueError(f"movers model {name} needs a newer transformers: {error}") from error
     folders = [fetch(part, "movers model", **options) for part in published.split("+", 1)]
     return NamedMovers.load(*folders, dtype=dtype).to(device)
 
