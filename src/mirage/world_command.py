@@ -83,10 +83,12 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
     import numpy as np
 
     from mirage.cli import _inputs
+    from mirage.model_command import said
     from mirage.world import World
     from mirage.world.world import begins
 
-    models = {"estimator": arguments.estimator}
+    models, texts = {"estimator": arguments.estimator}, said(arguments)
+    prompts = texts.pop("prompt") or []
     old = World.open(folder, pipeline, **models) if (folder / "world.json").exists() else None
     try:
         inputs, scene, _ = _inputs(arguments, pipeline)
@@ -94,7 +96,7 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
             print(f"warning: {text}; see mirage preview")
         cameras = inputs.cameras.to("cpu")
         if old is None:
-            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps} | models
+            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps} | models | texts
             old = World.create(folder, pipeline, inputs.image, cameras[0], depth=inputs.depth, **chosen)
         elif not np.array_equal(old.image, inputs.image) or old.settings.seed != arguments.seed:
             raise ValueError(
@@ -109,7 +111,8 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
                 "camera"
             )
         if len(cameras) > len(done):
-            old.plan(cameras[len(done) :], words=arguments.path)
+            left = prompts[len(old.chunks) - 1 :] or prompts[-1:]
+            old.plan(cameras[len(done) :], left, words=arguments.path)
     except BaseException:
         if old is not None:
             old.close()
@@ -124,16 +127,17 @@ def _continued(arguments: argparse.Namespace, folder: Path, pipeline: object) ->
     from mirage.camera.path import build_path
     from mirage.chunks import nearest_frames
     from mirage.inputs import FRAMES, _is_file
+    from mirage.model_command import said
     from mirage.preview import path_in_scene
     from mirage.world import World
 
     world = World.open(folder, pipeline, estimator=arguments.estimator)
     try:
-        for name, usual in (("seed", 0), ("fps", 16)):
-            if getattr(arguments, name) not in (usual, getattr(world.settings, name)):
-                raise ValueError(
-                    f"--{name} of world {folder} is {getattr(world.settings, name)}: leave it out to go on"
-                )
+        own = vars(world.settings) | {"guidance": world.settings.guidance_scale}
+        for name, usual in (("seed", 0), ("fps", 16), ("guidance", 1.0), ("negative_prompt", "")):
+            if getattr(arguments, name) not in (usual, own[name]):
+                said_so = f"--{name.replace('_', '-')} of world {folder} is {own[name]!r}"
+                raise ValueError(f"{said_so}: leave it out to go on")
         frames, stride = arguments.frames, world.model.temporal_stride
         words = f"{arguments.path or ''} --frames {frames or 'all'} --scale {arguments.scale}"
         if (world.planned is not None and arguments.path in (None, "")) or words == world.plan_words:
@@ -156,7 +160,7 @@ def _continued(arguments: argparse.Namespace, folder: Path, pipeline: object) ->
             path = build_path(arguments.path, frames, last, scale=scale, keep_intrinsics=True)
         print(path)
         cameras = path.cameras[: nearest_frames(len(path.cameras), stride)[0]]
-        world.plan(cameras[1:], words=words)
+        world.plan(cameras[1:], said(arguments)["prompt"], words=words)
     except BaseException:
         world.close()
         raise

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -123,7 +123,7 @@ def decode_frames(data: bytes, count: int, settings: Settings) -> UInt8[np.ndarr
 def load_memory(path: str | os.PathLike, model: ModelMark, device: torch.device) -> LatentMemory:
     """A memory that does not depend on its file any more: results must not depend on how a file lies in memory."""
     memory = LatentMemory.load(path, stride=model.stride, channels=model.channels, device=device)
-    memory.surfels = type(memory.surfels)(**{name: t.clone() for name, t in memory.surfels.tensors.items()})
+    memory.surfels = replace(memory.surfels, **{name: t.clone() for name, t in memory.surfels.tensors.items()})
     return memory
 
 
