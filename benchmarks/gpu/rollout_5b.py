@@ -6,11 +6,11 @@
 Weights are random (made on the device in bfloat16, the autoencoder in float32): speed and size do not depend on them.
 The path is the real one: `MiragePipeline.begin` and `advance`, first with the latent memory, then with the baseline
 that renders colours and encodes them at every read, on the same backbone. The depth source is a plane of known depth,
-which costs nothing: a depth model's time comes on top. Text is one prompt of 512 random tokens through the text encoder
-at full size. Before each walk its first chunk is made twice with one step, to warm up.
+which costs nothing: a depth model's time comes on top. Each chunk has a prompt of its own, padded to 512 tokens,
+through the text encoder at full size. Before each walk its first chunk is made twice with one step, to warm up.
 
 Where the time does not suffice, chunks are made with fewer steps: the time of a step is then taken times the number
-that was asked for, and the table says so. Results are kept in --out chunk by chunk; the same command goes on there.
+that was asked for, and the table says so. Results are kept in --out walk by walk; the same command goes on there.
 Exits with 1 if an aim was missed on a card.
 """
 
@@ -25,7 +25,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
-from transformers import UMT5Config, UMT5EncoderModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from mirage.camera.cameras import Cameras
 from mirage.camera.path import build_path
@@ -64,25 +67,11 @@ class Plane(DepthEstimator):
         return ((self.distance - grid.centers[:, None, None, 2]) / forward.clamp(min=1e-3)).clamp(0.5, 50.0)
 
 
-class Words:
-    """Stands for a tokenizer: 512 tokens of every prompt, drawn by its characters."""
-
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
-
-    def __call__(self, texts, **_):
-        texts = [texts] if isinstance(texts, str) else texts
-        draw = lambda text: torch.randint(
-            1, self.vocabulary, (512,), generator=torch.Generator().manual_seed(sum(map(ord, text)))
-        )
-        ids = torch.stack([draw(text) for text in texts])
-        return _Tokens(input_ids=ids, attention_mask=torch.ones_like(ids))
-
-
-class _Tokens(dict):
-    @property
-    def input_ids(self):
-        return self["input_ids"][0]
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Five words; every prompt is padded to 512 tokens, as with the real one."""
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(("<pad>", "<unk>", "room", "0", "1"))}, "<unk>"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -182,16 +171,15 @@ def build(device: str, branch: str, *, small: bool, chunk_frames: int, size: lis
 
     text_encoder = made(lambda: UMT5EncoderModel(UMT5Config(**text)), dtype)
     text_encoder.tie_weights()
-    pipeline = MiragePipeline(
+    return MiragePipeline(
         transformer=made(lambda: MirageTransformer(**shapes, **facts), dtype),
         vae=made(lambda: AutoencoderKLWan(**video), torch.float32),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
         text_encoder=text_encoder,
+        tokenizer=tokenizer(),
         chunk_frames=chunk_frames,
         size=size,
     )
-    pipeline.tokenizer = Words(text["vocab_size"])
-    return pipeline
 
 
 def walk(

@@ -625,6 +625,7 @@ def _settings(arguments: argparse.Namespace, pipeline: object, inputs: object) -
     import torch
 
     kept = ("image", "model", "memory", "seed", "fps", "depth", "depth_scale", "depth_model", "movers", "fov")
+    kept += ("memory_weights", "lora", "dtype", "offload", "quantize", "prompt", "negative_prompt", "guidance")
     return {
         "version": _version(),
         "command": shlex.join(["mirage", *arguments.words]),

@@ -247,7 +247,7 @@ def too_small(error: BaseException, arguments: argparse.Namespace) -> str | None
     except ValueError:
         model = Model()
     size = getattr(arguments, "size", None) or SIZES[-1]
-    memory = here[0]["memory"] if here else 0
+    memory = float(here[0]["memory"]) if here else 0.0
     return f"the card is too small ({first}); {fitting(model, memory, height=size[0], width=size[1])}"
 
 
