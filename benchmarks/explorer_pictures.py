@@ -59,14 +59,14 @@ def main() -> None:
         page.wait_for_timeout(1500)
         page.evaluate("document.activeElement.blur()")
         keep(page, "explorer-start.jpg")
-        page.click("[data-picture=garden]")
+        page.click("[data-picture=parlour]")
         page.wait_for_selector("#known:not(:empty)")
         page.locator("#auto").uncheck()
-        for count, (key, until) in enumerate((("KeyL", 70), ("KeyL", 75), ("KeyD", 92), ("KeyJ", 100)), 1):
+        for count, (key, until) in enumerate((("KeyJ", 74), ("KeyJ", 80), ("KeyS", 90), ("KeyL", 99)), 1):
             turn(page, key, until)
             page.keyboard.press("KeyR")
             imagined(page, count)
-        turn(page, "KeyL", 62)
+        turn(page, "KeyL", 78)
         page.wait_for_timeout(800)
         keep(page, "explorer.jpg")
 

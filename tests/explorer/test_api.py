@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 import urllib.request
 
 import numpy as np
@@ -92,7 +93,17 @@ def test_a_session_sleeps_and_wakes(serve, tmp_path):
     assert second.state["frames"] == 1
     assert server.open(first.name).state["frames"] == 17, "it wakes, and the second sleeps"
     assert np.array_equal(first.read(), seen)
-    first.leave()
+    with first.live() as live:
+        live.look(HERE, walk=False)
+        with pytest.raises(Refused, match="a window still shows it"):
+            first.leave()
+    deadline = time.monotonic() + 20
+    while True:  # until the server has noticed that the window is closed
+        try:
+            first.leave()
+            break
+        except Refused:
+            assert time.monotonic() < deadline
     other = Explorer(serve(tmp_path))  # another process would see the same
     assert np.array_equal(other.open(first.name).read(), seen)
 

@@ -55,6 +55,7 @@ from mirage.video.io import read_image
 from mirage.video.picture import shade_unseen
 
 log = logging.getLogger(__name__)
+UPLOADS = 4  # that are taken at once: each may be large
 STATIC = Path(__file__).parent / "static"
 ASSETS = Path(__file__).parents[1] / "assets"
 PRESETS = (
@@ -171,6 +172,7 @@ def make_app(sessions: Sessions, serving: Serving, *, model: str = "nano") -> Ca
     for kind, status in FAULTS.items():
         app.add_exception_handler(kind, partial(_problem, status))
     app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(Exception, _fault)
     _add_openings(app, sessions, model, limits)
     _add_verbs(app, sessions)
     _add_files(app, sessions)
@@ -271,6 +273,7 @@ def make_server(sessions: Sessions, serving: Serving, *, model: str = "nano") ->
         ws_ping_timeout=20,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
+        limit_concurrency=500,
         backlog=128,
     )
     return uvicorn.Server(config)
@@ -297,7 +300,7 @@ async def _first(sessions: Sessions, begin: Path) -> Session:
     if (begin / "world.json").is_file():
         return await sessions.open(begin)
     if begin.suffix == ".zip":
-        return await sessions.take_in(begin.read_bytes(), title=begin.stem)
+        return await sessions.take_in(begin, title=begin.stem)
     return await sessions.begin(read_image(begin), fov=FOV, seed=0, title=begin.stem)
 
 
@@ -309,6 +312,7 @@ def _add_openings(app: FastAPI, sessions: Sessions, model: str, limits: Limits) 
     """What begins a walk."""
     bundled = {path.stem: path for path in sorted(ASSETS.glob("*.jpg"))}
     config = sessions.pipeline.config
+    uploads = asyncio.Semaphore(UPLOADS)
 
     @app.get("/api", operation_id="about")
     async def about() -> Pictures:
@@ -345,16 +349,22 @@ def _add_openings(app: FastAPI, sessions: Sessions, model: str, limits: Limits) 
         seed: Annotated[int, Query(ge=0, lt=2**53)] = 0,
     ) -> SessionState:
         """Begin a walk from a picture of one's own: the body is the file."""
-        picture = await asyncio.wrap_future(
-            sessions.files.submit("pictures", partial(decode_upload, await request.body()))
-        )
+        async with uploads:
+            data = await request.body()
+            picture = await asyncio.wrap_future(sessions.files.submit("pictures", partial(decode_upload, data)))
         session = await sessions.begin(picture, fov=math.radians(fov), seed=seed, title=title)
         return sessions.state(session)
 
     @app.post("/api/worlds", operation_id="open", status_code=201, openapi_extra=_body("application/zip"))
     async def open_world(request: Request, title: Annotated[str, Query(max_length=120)] = "world") -> SessionState:
         """Go on in a world that was saved: the body is the zip."""
-        return sessions.state(await sessions.take_in(await request.body(), title=title))
+        async with uploads:
+            with tempfile.TemporaryDirectory(prefix="mirage-") as aside:
+                packed = Path(aside, "world.zip")
+                with packed.open("wb") as file:
+                    async for part in request.stream():
+                        file.write(part)
+                return sessions.state(await sessions.take_in(packed, title=title))
 
 
 def _add_verbs(app: FastAPI, sessions: Sessions) -> None:
@@ -369,7 +379,7 @@ def _add_verbs(app: FastAPI, sessions: Sessions) -> None:
     @app.delete(route, operation_id="leave", status_code=204)
     async def leave(name: Name) -> None:
         """Leave: the walk is put to sleep and its place is free. Its world is kept, and wakes when it is asked for."""
-        sessions.sleep(await sessions.get(name))
+        sessions.leave(await sessions.get(name))
 
     @app.post(f"{route}/move", operation_id="move")
     async def move(name: Name, request: Move) -> Moved:
@@ -528,6 +538,10 @@ def _body(*kinds: str) -> dict:
 
 async def _problem(status: int, _: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": " ".join(str(error).split())}, status)
+
+
+async def _fault(_: Request, __: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "something went wrong in the server; its log says what"}, 500)
 
 
 async def _malformed(_: Request, error: RequestValidationError) -> JSONResponse:

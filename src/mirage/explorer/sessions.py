@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,6 +25,7 @@ from mirage.explorer.worker import Crowded, FairWorker
 from mirage.pipeline import MiragePipeline
 from mirage.video.io import write_json
 from mirage.world import World
+from mirage.world.archive import unpack
 
 log = logging.getLogger(__name__)
 NOTE = "explorer.json"  # beside the world: what only the explorer knows of it
@@ -95,8 +96,8 @@ class Session:
 class Sessions:
     """The sessions of a server.
 
-    Three threads serve all of them, each in turn: one imagines, one looks, one reads and writes files. So a view never
-    waits for a chunk, and a chunk never for a file.
+    One thread imagines, one (of many cores several) looks, one reads and writes files, each for all sessions in turn.
+    So a view never waits for a chunk, and a chunk never for a file.
 
     Args:
         pipeline: The model.
@@ -106,8 +107,8 @@ class Sessions:
 
     def __init__(self, pipeline: MiragePipeline, folder: Path, limits: Limits):
         self.pipeline, self.folder, self.limits = pipeline, folder, limits
-        self.model = FairWorker("mirage-model", most=2 * MOST_AT_ONCE, nice=5)
-        self.views = FairWorker("mirage-views", most=4)
+        self.model = FairWorker("mirage-model", most=2 * MOST_AT_ONCE, nice=2)
+        self.views = FairWorker("mirage-views", most=4, threads=max(1, min(4, (os.cpu_count() or 1) // 2)))
         self.files = FairWorker("mirage-files", most=64, nice=10)
         self._live: dict[str, Session] = {}
         self._elsewhere: dict[str, Path] = {}  # worlds that are not in the folder
@@ -175,7 +176,7 @@ class Sessions:
         kept = read_note(folder)
         return await self._add(Session(name, title or kept["title"], walk, branch_of=kept["branch_of"]))
 
-    async def take_in(self, packed: bytes, *, title: str) -> Session:
+    async def take_in(self, packed: Path, *, title: str) -> Session:
         """A world that somebody sent.
 
         Args:
@@ -191,7 +192,7 @@ class Sessions:
         """
         self._make_room()
         folder = self.folder / secrets.token_urlsafe(12)
-        await asyncio.wrap_future(self.files.submit("worlds", partial(_unpack, packed, folder)))
+        await asyncio.wrap_future(self.files.submit("worlds", partial(unpack, packed, folder)))
         try:
             return await self.open(folder, name=folder.name, title=title)
         except BaseException:
@@ -367,6 +368,20 @@ class Sessions:
             raise Full(f"{len(self._live)} people are walking here, which is as many as this server takes: try later")
         self.sleep(min(alone, key=lambda s: s.used))
 
+    def leave(self, session: Session) -> None:
+        """Let a session sleep that nobody needs any more.
+
+        Args:
+            session: Which.
+
+        Raises:
+            ValueError: If somebody still watches it, or a chunk is being made.
+        """
+        if session.watchers or session.working:
+            held = "a chunk is being made" if session.working else "a window still shows it"
+            raise ValueError(f"the walk cannot be left now: {held}")
+        self.sleep(session)
+
     def sleep(self, session: Session) -> None:
         """Take a session out of memory; its world is on the disk.
 
@@ -406,15 +421,6 @@ def read_note(folder: Path) -> dict[str, str | None]:
     found = note if isinstance(note, dict) else {}
     text = lambda key: found[key][:120] if isinstance(found.get(key), str) else None
     return {"title": text("title") or folder.name, "branch_of": text("branch_of")}
-
-
-def _unpack(packed: bytes, folder: Path) -> None:
-    from mirage.world.archive import unpack
-
-    with tempfile.TemporaryDirectory(prefix="mirage-") as aside:
-        path = Path(aside, "world.zip")
-        path.write_bytes(packed)
-        unpack(path, folder)
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, call: Callable, *arguments: object) -> None:

@@ -23,6 +23,7 @@ from mirage.preview import blocked, path_in_scene
 from mirage.report import psnr
 from mirage.video.io import VideoWriter, fit_image, tensor_to_images
 from mirage.world import World
+from mirage.world.archive import pack
 
 CHUNK_EFFORT = 1.0  # how far one chunk goes at most: one unit, or a turn of 30 degrees
 UNIT = 1 / 3  # of the median depth of the picture: the unit of efforts
@@ -271,8 +272,6 @@ class Walk:
         Args:
             path: The file, .zip.
         """
-        from mirage.world.archive import pack
-
         pack(self.world, path)
 
     def thumbnail(self, chunk: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Work off the event loop: one thread, one job of one party at a time, the parties in turn."""
+"""Work off the event loop: threads that take one job of one party at a time, the parties in turn."""
 
 import contextlib
 import os
@@ -16,22 +16,24 @@ class Crowded(Exception):
 
 
 class FairWorker:
-    """A thread that takes one job of each party in turn, so that nobody waits longer than one round.
+    """Threads that take one job of each party in turn, so that nobody waits longer than one round.
 
     Args:
-        name: Of the thread.
+        name: Of the threads.
         most: Jobs that one party may have waiting; more are refused, so that no queue grows.
-        nice: Added to the thread's niceness where the system has one per thread: work that may wait for other threads.
+        nice: Added to the threads' niceness where the system has one per thread: work that may wait for others.
+        threads: How many; with one, the jobs of a party never overlap.
     """
 
-    def __init__(self, name: str, *, most: int = 4, nice: int = 0):
+    def __init__(self, name: str, *, most: int = 4, nice: int = 0, threads: int = 1):
         self.most = most
         self._nice = nice
         self._waiting: OrderedDict[Hashable, deque[tuple[Callable[[], object], Future]]] = OrderedDict()
         self._ready = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, party: Hashable, job: Callable[[], object]) -> Future:
         """Put a job behind the others of a party.
@@ -85,15 +87,16 @@ class FairWorker:
         return len(dropped)
 
     def stop(self) -> None:
-        """Finish the job at hand, forget the others, and end the thread."""
+        """Finish the jobs at hand, forget the others, and end the threads."""
         with self._ready:
             self._stopped = True
             dropped = [done for jobs in self._waiting.values() for _, done in jobs]
             self._waiting.clear()
-            self._ready.notify()
+            self._ready.notify_all()
         for done in dropped:
             done.cancel()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # of this thread: several workers share the cores

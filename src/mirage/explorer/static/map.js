@@ -98,13 +98,14 @@ export class Map3D {
 
   set(scene) {
     Object.assign(this.scene, scene);
-    this.later();
+    this.later(false);
   }
 
-  later() { // one drawing per frame of the screen
+  later(soon = true) { // one drawing per frame of the screen; fewer while one walks, the view goes first
     if (this.due || !this.gl) return;
     this.due = true;
-    requestAnimationFrame(() => { this.due = false; this.draw(); });
+    const draw = () => requestAnimationFrame(() => { this.due = false; this.draw(); });
+    soon ? draw() : setTimeout(draw, 120);
   }
 
   draw() {
@@ -169,7 +170,7 @@ export class Map3D {
   matrix(aspect) { // an orbit about the middle of the scene; up is the start's up
     const { start } = this.scene, target = this.target;
     const [right, down, ahead] = [start.slice(0, 3), start.slice(4, 7), start.slice(8, 11)];
-    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = 2.5 * this.wide * this.zoom;
+    const c = Math.cos(this.pitch), s = Math.sin(this.pitch), distance = 2.15 * this.wide * this.zoom;
     const back = right.map((_, i) => c * (-Math.cos(this.yaw) * ahead[i] + Math.sin(this.yaw) * right[i]) - s * down[i]);
     const eye = target.map((x, i) => x + distance * back[i]);
     const z = unit(back), x = unit(cross(down.map((v) => -v), z)), y = cross(z, x);

@@ -64,7 +64,7 @@ export class Timeline {
     };
     const items = [item(0, "start", "The picture: go there", state.start)];
     for (const c of state.chunks) {
-      items.push(item(c.number, `${Math.round(100 * c.known)}% known`, `Chunk ${c.number}: ${Math.round(100 * c.known)}% was known, ${c.new} cells were new, ${c.seconds.toFixed(1)} s${c.prompt ? `: ${c.prompt}` : ""}. Go there`, c.pose));
+      items.push(item(c.number, `${Math.round(100 * c.known)}%`, `Chunk ${c.number}: ${Math.round(100 * c.known)}% was known, ${c.new} cells were new, ${c.seconds.toFixed(1)} s${c.prompt ? `: ${c.prompt}` : ""}. Go there`, c.pose));
     }
     for (let i = 0; i < Math.min(state.working, 4); i++) items.push(made("li", { className: "wait", title: "being imagined" }, made("i")));
     this.list.replaceChildren(...items);

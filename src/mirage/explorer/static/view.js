@@ -18,6 +18,7 @@ export class View {
 
   shape(width, height) {
     this.ratio = width / height;
+    this.width = width;
     this.fit();
   }
 
@@ -25,7 +26,7 @@ export class View {
     if (!this.ratio) return;
     const box = this.stage.getBoundingClientRect();
     const width = Math.max(1, Math.min(box.width, box.height * this.ratio)), height = width / this.ratio;
-    const dense = Math.min(2, window.devicePixelRatio || 1, 1400 / width);
+    const dense = Math.min(window.devicePixelRatio || 1, (2.5 * this.width) / width); // beyond, the screen scales well enough
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
     this.stage.style.setProperty("--wide", `${width}px`);
@@ -71,6 +72,9 @@ export class View {
     c.imageSmoothingQuality = "high";
     c.drawImage(this.last.image, 0, 0, width, height);
     if (this.last.known < 0.9999) this.drawFog();
+    const now = performance.now();
+    if (now - (this.glowed || 0) < 250) return;
+    this.glowed = now;
     this.glow.getContext("2d").drawImage(this.canvas, 0, 0, 14, 14);
   }
 
