@@ -1,12 +1,26 @@
 """The paper count agrees with PyTorch's, operation by operation, at full size and at odd ones: on the meta device."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import UMT5Config, UMT5EncoderModel
 
-from mirage.cost import CARDS, Autoencoder, Denoiser, Model, Settings, TextEncoder, chunk_operations, estimate, table
+from mirage.cost import (
+    CARDS,
+    GIB,
+    Autoencoder,
+    Denoiser,
+    Model,
+    Settings,
+    TextEncoder,
+    chunk_operations,
+    estimate,
+    table,
+)
 from mirage.denoise.transformer import MirageTransformer
 from mirage.video.wan import WAN22
 
@@ -89,3 +103,37 @@ def test_estimates_are_in_order():
     small = Settings(height=352, width=640)
     assert estimate(Model(), small).peak < by["none"].peak
     assert chunk_operations(Model(), Settings(guided=True))["denoise"] == 2 * by["none"].operations["denoise"]
+
+
+def test_the_page_tells_what_is_counted():
+    """Every figure of operations in docs/performance.md is that of the functions."""
+    page = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    later, first = {"preceding": 2, "reference": 4}, {}
+    sizes, codec, peak = (704, 1280), Autoencoder(), CARDS["H200"].operations
+    decode, encode = codec.operations("decode", 33, *sizes), 8 * codec.operations("encode", 1, *sizes)
+    rest = 2 * (decode + encode) + TextEncoder().operations()
+    for start, blocks, channels, frames in [
+        ("| none |", 0, 49, later),
+        ("| 8 blocks", 8, 49, later),
+        ("| 15 blocks", 15, 96, later),
+        ("| 8 blocks, first chunk |", 8, 49, first),
+    ]:
+        ours = Denoiser(branch=blocks, branch_channels=channels)
+        parts = ours.operations(targets=9, cells=880, **frames)
+        call = sum(parts.values())
+        cells = [f"{ours.parameters() / 1e9:.3f} G", *(f"{part / 1e12:.1f}" for part in parts.values())]
+        assert f"| {' | '.join([*cells, f'{call / 1e12:.1f}', f'{40 * call / 1e12:.0f}'])} |" in page
+        alone, whole = 40 * call / peak / 32, (40 * call + rest) / peak / 32
+        assert re.search(rf"^{re.escape(start)}.* {alone:.3f} \| {whole:.3f} \|$", page, re.M), (start, alone, whole)
+    for value in (decode, encode, TextEncoder().operations(), 9 * codec.operations("encode", 1, *sizes)):
+        assert f" {value / 1e12:.1f} |" in page
+    settings = Settings()
+    held = {
+        "denoiser": 2 * Denoiser().parameters(),
+        "text": 2 * TextEncoder().parameters(),
+        "codec": 4 * codec.parameters(),
+    }
+    active = Denoiser().activations(tokens=13200, seen=9680)
+    for value in (*held.values(), active, codec.memory("decode", 33, *sizes), codec.memory("decode", 33, 512, 512)):
+        assert f"| {value / GIB:.1f} |" in page, value / GIB
+    assert f"expect {estimate(Model(), settings).seconds(CARDS['H200']) / 32:.2f} s per frame" in page
