@@ -106,6 +106,8 @@ def test_dry_run_loads_and_writes_nothing(mirage, wan, tmp_path, monkeypatch):
     assert "9 frames of 32 x 64 in 2 chunks of 7 steps" in said and "offload group" in said
     assert "nothing was loaded; estimated" in said and " GiB at the worst moment" in said
     assert not (tmp_path / "out").exists()
+    assert main(["generate", "--dry-run", "--world", str(tmp_path / "world")]) == 2
+    assert main(["preview", "photo.png", "--path", "pan", "--dry-run"]) == 2
     code, _, err = mirage("generate", "--dry-run", "--size", "40x64")
     assert code == 2 and "multiples of 32" in err
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
-    if arguments.dry_run and arguments.image and arguments.path:
+    if arguments.dry_run:
         return dry_run(arguments)
     if arguments.world:
         from mirage.world_command import generate_world
@@ -457,7 +457,7 @@ def _add_inputs(one: argparse.ArgumentParser, *, needed: bool = True) -> None:
     )
     one.set_defaults(estimator=None, segmenter=None)
     _add_model(one)
-    add_model_options(one, _number)
+    add_model_options(one, _number, imagines=not needed)
 
 
 def _add_model(one: argparse.ArgumentParser) -> None:

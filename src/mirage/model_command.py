@@ -8,12 +8,13 @@ from pathlib import Path
 OURS = {"memory_weights": "memory", "lora": "lora", "memory_layout": "memory_layout"}
 
 
-def add_model_options(one: argparse.ArgumentParser, number: Callable) -> None:
+def add_model_options(one: argparse.ArgumentParser, number: Callable, *, imagines: bool) -> None:
     """Options of commands that run a model of any size.
 
     Args:
         one: The command's parser.
         number: Makes the type of a number between two bounds.
+        imagines: Whether the command calls the denoiser, so that it has a use for texts.
     """
     more = one.add_argument_group("large models", "For Wan2.2-5B and its like; the embedded model needs none of these.")
     more.add_argument(
@@ -38,6 +39,8 @@ def add_model_options(one: argparse.ArgumentParser, number: Callable) -> None:
     )
     more.add_argument("--attention", metavar="NAME", help="attention backend of diffusers: native, flash, sage, ...")
     more.add_argument("--compile", action="store_true", help="compile the denoiser's blocks, once per shape")
+    if not imagines:
+        return
     more.add_argument(
         "--prompt",
         action="append",
@@ -169,6 +172,8 @@ def dry_run(arguments: argparse.Namespace) -> None:
     from mirage.doctor import NOTE, fitting, forecast, model_of
     from mirage.inputs import Inputs
 
+    if not arguments.image or not arguments.path:
+        raise ValueError("--dry-run needs IMAGE and --path")
     device = _device(arguments.device)
     said(arguments)
     model = model_of(arguments.model, arguments.memory_weights, arguments.memory_layout)
