@@ -136,4 +136,4 @@ def test_the_page_tells_what_is_counted():
     active = Denoiser().activations(tokens=13200, seen=9680)
     for value in (*held.values(), active, codec.memory("decode", 33, *sizes), codec.memory("decode", 33, 512, 512)):
         assert f"| {value / GIB:.1f} |" in page, value / GIB
-    assert f"expect {estimate(Model(), settings).seconds(CARDS['H200']) / 32:.2f} s per frame" in page
+    assert f"expect\n{estimate(Model(), settings).seconds(CARDS['H200']) / 32:.2f} s per frame" in page
