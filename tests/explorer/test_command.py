@@ -32,6 +32,14 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys, words, said):
     assert said in error and error.count("\n") == 1
 
 
+def test_a_missing_package_is_named_with_the_way_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "mirage.explorer.server")
+    assert main(["explore"]) == 2
+    assert "the explorer needs fastapi: pip install 'mirage-world[explore]'" in capsys.readouterr().err
+
+
 def test_a_token_is_made_where_others_can_come():
     assert Serving().token is None and Serving(host="::1").token is None
     made = Serving(host="0.0.0.0").token

@@ -200,7 +200,7 @@ def test_bad_neighbours_are_not_noticed(server):
     with listen(leaver):
         leaver.generate(wait=False)
     with good.live() as live:
-        for _ in range(25):
+        for _ in range(12):
             assert np.array_equal(live.look(HERE, walk=False).image, expected)
     stop.set()
     thread.join(30)

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -111,6 +111,7 @@ class Sessions:
         self.views = FairWorker("mirage-views", most=4, threads=max(1, min(4, (os.cpu_count() or 1) // 2)))
         self.files = FairWorker("mirage-files", most=64, nice=10)
         self._live: dict[str, Session] = {}
+        self._coming = 0  # places that are kept for walks that begin
         self._elsewhere: dict[str, Path] = {}  # worlds that are not in the folder
         self._waking: dict[str, asyncio.Lock] = {}
 
@@ -147,11 +148,11 @@ class Sessions:
             Full: If there are too many.
             ValueError: If the picture cannot be used.
         """
-        self._make_room()
         name = secrets.token_urlsafe(12)
         make = partial(Walk.begin, self.folder / name, self.pipeline, picture, fov=fov, seed=seed, budget=self._budget)
-        walk = await asyncio.wrap_future(self.model.submit(("begin", name), make))
-        return await self._add(Session(name, title, walk))
+        with self._room():
+            walk = await asyncio.wrap_future(self.model.submit(("begin", name), make))
+            return await self._add(Session(name, title, walk))
 
     async def open(self, folder: Path, *, name: str | None = None, title: str | None = None) -> Session:
         """A world that is there.
@@ -169,12 +170,12 @@ class Sessions:
             ValueError: If there is no world, it is damaged, or of another model.
             OSError: If somebody else has it open.
         """
-        self._make_room()
         name = name or secrets.token_urlsafe(12)
         make = lambda: Walk(World.open(folder, self.pipeline))
-        walk = await asyncio.wrap_future(self.model.submit(("open", name), make))
-        kept = read_note(folder)
-        return await self._add(Session(name, title or kept["title"], walk, branch_of=kept["branch_of"]))
+        with self._room():
+            walk = await asyncio.wrap_future(self.model.submit(("open", name), make))
+            kept = read_note(folder)
+            return await self._add(Session(name, title or kept["title"], walk, branch_of=kept["branch_of"]))
 
     async def take_in(self, packed: Path, *, title: str) -> Session:
         """A world that somebody sent.
@@ -190,7 +191,6 @@ class Sessions:
             Full: If there are too many.
             ValueError: If it is no world, or unsafe.
         """
-        self._make_room()
         folder = self.folder / secrets.token_urlsafe(12)
         await asyncio.wrap_future(self.files.submit("worlds", partial(unpack, packed, folder)))
         try:
@@ -305,12 +305,11 @@ class Sessions:
             Full: If there are too many.
             ValueError: If the session has not so many chunks.
         """
-        self._make_room()
         name = secrets.token_urlsafe(12)
-        walk = await asyncio.wrap_future(
-            self.model.submit(session.name, partial(session.walk.branch, self.folder / name, chunks))
-        )
-        return await self._add(Session(name, session.title, walk, branch_of=session.name))
+        make = partial(session.walk.branch, self.folder / name, chunks)
+        with self._room(but=session):
+            walk = await asyncio.wrap_future(self.model.submit(session.name, make))
+            return await self._add(Session(name, session.title, walk, branch_of=session.name))
 
     def state(self, session: Session) -> SessionState:
         """All there is to know of a session.
@@ -359,14 +358,19 @@ class Sessions:
         self._live[session.name] = session
         return session
 
-    def _make_room(self) -> None:
-        """Send the walk that was longest without anybody to sleep, if there are too many."""
-        if len(self._live) < self.limits.sessions:
-            return
-        alone = [s for s in self._live.values() if not s.watchers and not s.working]
-        if not alone:
-            raise Full(f"{len(self._live)} people are walking here, which is as many as this server takes: try later")
-        self.sleep(min(alone, key=lambda s: s.used))
+    @contextlib.contextmanager
+    def _room(self, but: Session | None = None) -> Iterator[None]:
+        """Keep a place free for one more; the walk that was longest without anybody goes to sleep if there is none."""
+        if len(self._live) + self._coming >= self.limits.sessions:
+            alone = [s for s in self._live.values() if not s.watchers and not s.working and s is not but]
+            if not alone:
+                raise Full(f"{len(self._live)} people walk here, which is as many as this server takes: try later")
+            self.sleep(min(alone, key=lambda s: s.used))
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def leave(self, session: Session) -> None:
         """Let a session sleep that nobody needs any more.
