@@ -189,3 +189,24 @@ def test_features_that_need_a_gradient_get_one():
         ops.gather(features, *args).sum().backward()
         assert torch.equal(ops.gather(features, *args).detach(), ops.gather(features.detach(), *args))
     assert features.grad.sum() == pytest.approx(3 * (index >= 0).sum().item(), rel=1e-5)
+
+
+def test_points_of_surfels_are_the_same_and_lie_on_their_rays(generator):
+    n, views, rows, columns = 40_000, 5, 90, 101
+    plane = torch.rand(n, 3, generator=generator) + 0.1
+    cell = torch.randint(0, rows * columns, (n,), generator=generator, dtype=torch.int32)
+    source = torch.randint(0, views, (n,), generator=generator, dtype=torch.int32)
+    k = torch.eye(3).repeat(views, 1, 1)
+    k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2] = 80.0, 70.0, 50.0, 44.0
+    pose = torch.eye(4).repeat(views, 1, 1)
+    turn = torch.linalg.qr(torch.randn(views, 3, 3, generator=generator, dtype=torch.float64))[0]
+    turn = turn * turn.det()[:, None, None]
+    pose[:, :3, :3], pose[:, :3, 3] = turn.float(), torch.randn(views, 3, generator=generator)
+    given = (plane, cell, source, columns, k, pose)
+    points = ops.surfel_points(*given)
+    with backend.use("reference"):
+        assert torch.equal(points, ops.surfel_points(*given))
+    cam = torch.einsum("nij,nj->ni", pose[source, :3, :3], points) + pose[source, :3, 3]
+    assert (cam[:, 2] * plane[:, 0] - 1).abs().max() < 1e-4
+    image = torch.einsum("nij,nj->ni", k[source], cam / cam[:, 2:])[:, :2]
+    assert (image - torch.stack([cell % columns + 0.5, cell // columns + 0.5], 1)).abs().max() < 1e-3

@@ -207,6 +207,40 @@ def _seen(xs, ys, zs, plane, lookup, intrinsics, cam_from_world, factor, strict,
                 total[start + i] += free
 
 
+def surfel_points(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    width: int,
+    matrix: Float32[Tensor, "s 3 3"],
+    center: Float32[Tensor, "s 3"],
+) -> Float32[Tensor, "n 3"]:
+    """See `surfel_points`."""
+    if len(plane) < compiled.SMALL:
+        return reference.surfel_points(plane, cell, source, width, matrix, center)
+    out, which = torch.empty(len(plane), 3), parts(len(plane))
+    given = array(plane), array(cell, torch.int32), array(source, torch.int32)
+    out_, matrix_, center_ = out.numpy(), array(matrix), array(center)
+
+    def part(number: int) -> None:
+        some = which[number]
+        _points(*(value[some] for value in given), np.int32(width), matrix_, center_, out_[some])
+
+    each(len(which), len(plane), part)
+    return out
+
+
+@jit
+def _points(plane, cell, source, width, matrix, center, out):
+    """World points of the centres of cells."""
+    for e in range(len(cell)):
+        s, row = source[e], cell[e] // width
+        x, y = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF
+        for axis in range(3):
+            ray = (matrix[s, axis, 0] * x + matrix[s, axis, 1] * y) + matrix[s, axis, 2]
+            out[e, axis] = ray / plane[e, 0] + center[s, axis]
+
+
 # --- forward depth with footprints ----------------------------------------------------------------------------------
 
 

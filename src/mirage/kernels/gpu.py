@@ -16,8 +16,17 @@ from torch import Tensor
 from mirage.kernels import reference
 from mirage.kernels.gpu_lift import cell_planes
 from mirage.kernels.launch import launch
+from mirage.kernels.reference import surfel_points
 
-__all__ = ["cell_planes", "gather_rows", "nearest_index", "seen_through", "surfel_hits", "voxel_overlap"]
+__all__ = [
+    "cell_planes",
+    "gather_rows",
+    "nearest_index",
+    "seen_through",
+    "surfel_hits",
+    "surfel_points",
+    "voxel_overlap",
+]
 
 EMPTY = reference.EMPTY
 STEP = tl.constexpr(reference.REACH_STEP)

@@ -370,6 +370,59 @@ def seen_through(
     return backend.of(points).seen_through(points, plane, lookup, intrinsics, cam_from_world, tolerance, strict)
 
 
+def surfel_points(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    width: int,
+    intrinsics: Float32[Tensor, "s 3 3"],
+    cam_from_world: Float32[Tensor, "s 4 4"],
+) -> Float32[Tensor, "n 3"]:
+    r"""Give the world positions of the centres of cells.
+
+    Equation:
+        .. math:: R^\top K^{-1} [u, v, 1]^\top / a_0 - R^\top t
+
+        Eq. 8 of arXiv:2606.09828, with inverse depth :math:`a_0`.
+
+    Convention:
+        Cell centres at +0.5; see `splat_nearest`.
+
+    Args:
+        plane: Inverse depth at the centre and its slopes, per element; from `lift_planes`.
+        cell: Number of the cell in its source grid, row by row.
+        source: Source view of each element.
+        width: Columns of the source grid.
+        intrinsics: Pinhole matrices of the source views, in their cells. Zero skew.
+        cam_from_world: Rigid transforms of the source views, in world units.
+
+    Returns:
+        World points, in world units.
+
+    Raises:
+        ValueError: If `width` is not positive.
+
+    Gradient:
+        None.
+
+    Cost:
+        O(n) time and memory; no host sync.
+
+    Example:
+        The second cell of a row of two, seen at depth 4 by a camera of focal length 2 at the origin.
+
+        >>> K = torch.tensor([[[2.0, 0.0, 1.0], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]])
+        >>> one, zero = torch.tensor([1]), torch.tensor([0])
+        >>> surfel_points(torch.tensor([[0.25, 0.0, 0.0]]), one, zero, 2, K, torch.eye(4)[None]).tolist()
+        [[1.0, 0.0, 4.0]]
+    """
+    if width < 1:
+        raise ValueError(f"width must be positive, got {width}")
+    turn, shift = cam_from_world[:, :3, :3].double().mT, cam_from_world[:, :3, 3:].double()
+    matrix, center = (turn @ torch.linalg.inv_ex(intrinsics.double())[0]).float(), -(turn @ shift)[..., 0].float()
+    return backend.of(plane).surfel_points(plane, cell, source, width, matrix, center)
+
+
 def voxel_overlap(
     points: Float32[Tensor, "n 3"],
     view: Int[Tensor, " n"],

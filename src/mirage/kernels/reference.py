@@ -477,6 +477,20 @@ def seen_through(
     return total
 
 
+def surfel_points(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    width: int,
+    matrix: Float32[Tensor, "s 3 3"],
+    center: Float32[Tensor, "s 3"],
+) -> Float32[Tensor, "n 3"]:
+    """See `surfel_points`."""
+    x, y, m = (cell % width + 0.5)[:, None], (cell // width + 0.5)[:, None], matrix[source]
+    ray = (m[..., 0] * x + m[..., 1] * y) + m[..., 2]
+    return ray / plane[:, :1] + center[source]
+
+
 def voxel_overlap(
     points: Float32[Tensor, "n 3"],
     view: Int[Tensor, " n"],

@@ -133,12 +133,8 @@ class Surfels:
     @property
     def points(self) -> Float32[Tensor, "n 3"]:
         """World positions of the cell centres (Eq. 8), in world units."""
-        turn, shift = self.cam_from_world[:, :3, :3].double().mT, self.cam_from_world[:, :3, 3:].double()
-        world_from_cell = (turn @ torch.linalg.inv(self.intrinsics.double())).float()
-        x, y = self.center[..., None].unbind(1)
-        matrix = world_from_cell[self.source]
-        ray = matrix[..., 0] * x + matrix[..., 1] * y + matrix[..., 2]
-        return torch.addcdiv(-(turn @ shift)[..., 0].float()[self.source], ray, self.plane[:, :1])
+        views = (self.intrinsics, self.cam_from_world)
+        return ops.surfel_points(self.plane, self.cell, self.source, self.grid[1], *views)
 
     @classmethod
     def of_views(
@@ -202,7 +198,7 @@ class Surfels:
 
     def render(self, cameras: Cameras) -> Hits:
         """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
-        rank = 2 * (~self.observed).long() + self.edge
+        rank = 2 * (~self.observed).to(torch.int8) + self.edge
         index, depth, place, size = ops.splat_surfels(
             self.plane,
             self.cell,
