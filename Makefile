@@ -5,24 +5,33 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint clean
+.PHONY: install demo explore test lint clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv: once, some two minutes and 2 GB"
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@echo "Installing into .venv: once, some two minutes and 1.5 GB"
+	$(PIP) --editable '.[explore]'
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@echo "Installing what the tests need: once, a minute and 1 GB"
+	$(PIP) --editable '.[test]'
 	@touch $@
 
 demo: install
 	$(BIN)/mirage demo
 
+explore: install
+	$(BIN)/mirage explore
+
 test: lint
 	$(BIN)/python -m pytest
 
-lint: install
+lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
