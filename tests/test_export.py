@@ -97,6 +97,8 @@ def test_no_points(tmp_path):
     view = camera()
     memory = LatentMemory.from_view(torch.zeros(1, 3, 5, 7), torch.zeros(1, 5, 7), view)
     assert export_ply(memory, Colours(), tmp_path / "points.ply") == 0
+    with pytest.raises(ValueError, match="batch must be positive"):
+        export_ply(memory, Colours(), tmp_path / "points.ply", batch=-1)
     assert b"element vertex 0\n" in (tmp_path / "points.ply").read_bytes()
 
 

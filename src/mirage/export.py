@@ -55,9 +55,11 @@ def export_ply(
         The number of points.
 
     Raises:
-        ValueError: If stride or channels of memory and codec differ.
+        ValueError: If stride or channels of memory and codec differ, or `batch` is not positive.
         OSError: In one sentence, if the file cannot be written.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be positive, got {batch}")
     channels = memory.surfels.features.shape[1]
     if (memory.stride, channels) != (codec.stride, codec.channels):
         raise ValueError(

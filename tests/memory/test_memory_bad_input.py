@@ -6,6 +6,7 @@ import plane_worlds as worlds
 import pytest
 import torch
 
+from mirage.camera.cameras import Cameras
 from mirage.memory import LatentMemory, recall
 
 SOURCE = worlds.cameras(worlds.pose()[None], 40, 56)
@@ -28,6 +29,15 @@ BAD = {
     "latents of three axes": dict(latents=FEATURES[0], match="latents must be"),
     "too many latents": dict(latents=FEATURES.repeat(2, 1, 1, 1), match="as many views"),
     "NaN latents": dict(latents=poisoned(FEATURES, torch.nan), match="latents must be finite"),
+    "no channels": dict(latents=FEATURES[:, :0], match="latents must have channels"),
+    "latents of eight bits": dict(latents=FEATURES.to(torch.float8_e4m3fn), match="latents must be floating"),
+    "sparse latents": dict(latents=FEATURES.to_sparse(), match="latents must be a dense tensor"),
+    "latents above float32": dict(latents=FEATURES.double() + 1e300, match="latents must fit into torch.float32"),
+    "depth in place of infinity": dict(depth=DEPTH * 1e35, match="depth must not be negative nor above"),
+    "a focal length of nothing": dict(
+        cameras=replace(SOURCE, intrinsics=SOURCE.intrinsics * torch.tensor([[1e-44], [1], [1]])), match="cameras: intr"
+    ),
+    "another device": dict(depth=DEPTH.to("meta"), match="on one device"),
     "integer latents": dict(latents=FEATURES.long(), match="latents must be floating"),
     "NaN depth": dict(depth=poisoned(DEPTH, torch.nan), match="depth must be finite"),
     "infinite depth": dict(depth=poisoned(DEPTH, torch.inf), match="depth must be finite"),
@@ -39,7 +49,6 @@ BAD = {
     "keep that is no tensor": dict(keep=True, match="keep must be a tensor of bool"),
     "latents that are no tensor": dict(latents=FEATURES.numpy(), match="latents must be a tensor"),
     "depth of two axes": dict(depth=DEPTH[0], match="depth"),
-    "another device": dict(depth=DEPTH.to("meta"), match="on one device"),
     "infinite pose": dict(
         cameras=replace(SOURCE, cam_from_world=poisoned(SOURCE.cam_from_world, torch.inf)), match="cameras: poses"
     ),
@@ -90,6 +99,12 @@ def test_bad_reads_and_options_are_refused():
     ):
         with pytest.raises(ValueError, match=match):
             memory.read(cameras)
+    nowhere = Cameras(SOURCE.intrinsics.to("meta"), SOURCE.cam_from_world.to("meta"), 40, 56)
+    with pytest.raises(ValueError, match="cameras must have values"):
+        memory.read(nowhere)
+    for dtype in (torch.int8, torch.float8_e4m3fn, "float16"):
+        with pytest.raises(ValueError, match="dtype must be a floating point type"):
+            LatentMemory.from_view(FEATURES, DEPTH, SOURCE, dtype=dtype)
     with pytest.raises(ValueError, match="read must be one of"):
         LatentMemory.from_view(FEATURES, DEPTH, SOURCE, read="linear")
     two = worlds.cameras(worlds.pose().repeat(2, 1, 1), 40, 56)
@@ -121,6 +136,13 @@ def test_bad_reads_and_options_are_refused():
         (dict(cameras=SOURCE[:0]), "as many frames"),
         (dict(cameras=scaled_rotation(2.0)), "cameras: cam_from_world"),
         (dict(k=0), "k=0"),
+        (dict(k=1.5), "k must be"),
+        (dict(k=True), "k must be"),
+        (dict(points=None), "points must be floating"),
+        (dict(depth=DEPTH.numpy()), "depth must be floating"),
+        (dict(cameras=None), "cameras must be"),
+        (dict(threshold=torch.nan), "threshold and tolerance must not be negative"),
+        (dict(tolerance=-0.1), "threshold and tolerance must not be negative"),
     ],
 )
 def test_bad_recalls_are_refused(change, match):

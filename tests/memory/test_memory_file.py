@@ -197,6 +197,11 @@ def test_a_world_of_another_stride_or_channel_count_is_refused_by_name(memory, t
         LatentMemory.load(path, stride=16, channels=48)
     with pytest.raises(ValueError, match=f"but stride 8 and {channels + 1} channels"):
         LatentMemory.load(path, channels=channels + 1)
+    with pytest.raises(ValueError, match=f"but stride 0 and {channels} channels"):
+        LatentMemory.load(path, stride=0)
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(ValueError, match="device must be one that PyTorch finds here"):
+            LatentMemory.load(path, device=device)
 
 
 def test_an_empty_memory_is_saved_and_loaded(tmp_path):
@@ -214,8 +219,9 @@ def test_a_failed_save_leaves_the_old_file(memory, tmp_path, monkeypatch):
     memory.save(path)
     old = path.read_bytes()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write"):
-        memory.save(tmp_path / "file" / "memory.safetensors")
+    for nowhere in (tmp_path / "file" / "memory.safetensors", ""):
+        with pytest.raises(OSError, match="cannot write"):
+            memory.save(nowhere)
     memory._next_name = object()  # JSON cannot say it
     with pytest.raises(TypeError):
         memory.save(path)

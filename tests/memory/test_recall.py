@@ -36,6 +36,13 @@ def test_score_is_the_share_of_points_in_the_picture_at_the_right_depth(generato
         assert value == pytest.approx(hits / len(points), abs=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_points_and_depth_of_any_precision(dtype):
+    index, score = recall(seen_by(PAST[1]).to(dtype), PAST, DEPTH.to(dtype), k=3)
+    expected, share = recall(seen_by(PAST[1]), PAST, DEPTH, k=3)
+    assert index.tolist() == expected.tolist() and torch.allclose(score, share, atol=0.02)
+
+
 def test_a_wall_between_hides_the_place():
     hidden = DEPTH.clone()
     hidden[1] = 0.5

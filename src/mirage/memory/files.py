@@ -17,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.memory.memory import check_cameras
+from mirage.memory.memory import FLOATS, check_cameras
 from mirage.memory.store import Surfels
 
 FORMAT, VERSION = "mirage-latent-memory", 4
-FEATURES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 DIMS = {
     field.name: field.type.dim_str.split() for field in fields(Surfels) if field.name != "grid"
 }  # such as ["n", "c"]
@@ -47,7 +46,7 @@ def save_surfels(surfels: Surfels, path: str | os.PathLike, settings: dict) -> N
     tensors = {key: t.detach().cpu().contiguous() for key, t in surfels.tensors.items()}
     settings = settings | {"grid": list(surfels.grid)}
     about = {"format": FORMAT, "version": VERSION, "settings": settings, "checksum": _checksum(tensors, settings)}
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.touch()
@@ -130,8 +129,8 @@ def _checked(tensors: dict[str, Tensor], grid: object) -> Surfels:
     sizes: dict[str, int] = {}
     for key, like in Surfels.empty(torch.zeros(1, 1, 1, 1)).tensors.items():
         tensor, dims = tensors[key], DIMS[key]
-        if tensor.dtype not in (FEATURES if key == "features" else (like.dtype,)):
-            raise ValueError(f"{key} must be {FEATURES if key == 'features' else like.dtype}, got {tensor.dtype}")
+        if tensor.dtype not in (FLOATS if key == "features" else (like.dtype,)):
+            raise ValueError(f"{key} must be {FLOATS if key == 'features' else like.dtype}, got {tensor.dtype}")
         shape = [int(d) if d.isdigit() else sizes.get(d, -1) for d in dims]
         if tensor.ndim != len(dims) or any(a not in (-1, b) for a, b in zip(shape, tensor.shape, strict=True)):
             raise ValueError(f"{key} must be ({', '.join(dims)}) with {sizes}, got {tuple(tensor.shape)}")

@@ -12,7 +12,7 @@ from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
 from mirage.kernels import ops
 from mirage.memory.files import load_surfels, save_surfels
-from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
+from mirage.memory.memory import FLOATS, Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
 from mirage.memory.merge import append, merge
 from mirage.memory.store import Surfels
 
@@ -87,8 +87,10 @@ class LatentMemory(Memory):
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
         if read not in READS:
             raise ValueError(f"read must be one of {', '.join(READS)}, got {read!r}")
+        if dtype not in (None, *FLOATS):
+            raise ValueError(f"dtype must be a floating point type of 16, 32 or 64 bits, got {dtype}")
         height, width = latents.shape[2:]
-        stored = latents if dtype is None else _stored(latents, dtype)
+        stored = _stored(latents, latents.dtype if dtype is None else dtype)
         lifted = lift(depth.float(), height, width, keep=keep)
         camera = _on_cells(cameras, height, width, read)
         surfels = Surfels.of_views(stored, lifted, camera, lifted.valid, 0)
@@ -240,6 +242,10 @@ class LatentMemory(Memory):
         Raises:
             ValueError: If the file is not a memory of this version, is damaged, or is of another stride or channels.
         """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device must be one that PyTorch finds here, got {device!r}: {error}") from None
         surfels, settings = load_surfels(path)
         whole = lambda key, least: type(settings.get(key)) is int and settings[key] >= least
         least = int(surfels.name.max()) + 1 if len(surfels.name) else 0
@@ -251,10 +257,10 @@ class LatentMemory(Memory):
             raise ValueError(f"path: {path} has settings that no memory has: {settings}")
         holds = (settings["stride"], surfels.features.shape[1])
         if stride not in (None, holds[0]) or channels not in (None, holds[1]):
-            wanted = (stride or holds[0], channels or holds[1])
+            wanted = (holds[0] if stride is None else stride, holds[1] if channels is None else channels)
             raise ValueError(
-                f"path: {path} holds a memory of stride {holds[0]} and {holds[1]} channels, but stride {wanted[0]} and "
-                f"{wanted[1]} channels are asked for: use the model that it was made with"
+                f"path: {path} holds a memory of stride {holds[0]} and {holds[1]} channels, but stride {wanted[0]!r} "
+                f"and {wanted[1]!r} channels are asked for: use the model that it was made with"
             )
         surfels = Surfels(**{key: tensor.to(device) for key, tensor in surfels.tensors.items()}, grid=surfels.grid)
         memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"])
@@ -263,11 +269,13 @@ class LatentMemory(Memory):
 
 
 def _stored(latents: Float[Tensor, "v c h w"], dtype: torch.dtype) -> Float[Tensor, "v c h w"]:
-    """The latents as they are kept."""
+    """The latents as they are kept; what is read is summed in float32."""
     stored = latents.to(dtype)
-    if stored.dtype != latents.dtype and not bool(stored.isfinite().all()):
+    wide = stored.dtype == torch.float64
+    if (wide or stored.dtype != latents.dtype) and not bool(stored.float().isfinite().all()):
         raise ValueError(
-            f"latents must fit into {dtype}, got values up to {float(latents.abs().amax()):.3g}: keep them as bfloat16"
+            f"latents must fit into {torch.float32 if wide else dtype}, got values up to "
+            f"{float(latents.abs().amax()):.3g}: keep them as bfloat16"
         )
     return stored
 

@@ -11,6 +11,10 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what latents and depths may be
+FARTHEST = 1e30  # depth beyond which float32 has no inverse with room to spare
+LEAST_FOCAL = 1e-6  # least focal length, in sizes of the image: less is singular in float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRead:
@@ -151,11 +155,13 @@ def check_cameras(cameras: Cameras) -> None:
     """
     if not isinstance(cameras, Cameras):
         raise ValueError(f"cameras must be mirage's Cameras, got {type(cameras).__name__}")
+    if cameras.intrinsics.is_meta or cameras.cam_from_world.is_meta:
+        raise ValueError("cameras must have values, got some on the device meta")
     pose, k = cameras.cam_from_world.detach().cpu(), cameras.intrinsics.detach().cpu()
     if not bool(pose.isfinite().all() & k.isfinite().all()):
         raise ValueError("cameras: poses and intrinsics must be finite, got NaN or infinity")
     focal = k[:, [0, 1], [0, 1]]
-    if not bool((focal > 0).all()):
+    if not bool((focal > LEAST_FOCAL * torch.tensor([cameras.width, cameras.height])).all()):
         raise ValueError(f"cameras: intrinsics must have positive focal lengths, got {focal.tolist()} (singular)")
     if not bool((k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] == torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])).all()):
         raise ValueError("cameras: intrinsics must have no skew and a last row of 0 0 1: undistort the images first")
@@ -197,11 +203,13 @@ def check_views(
         8
         >>> check_views(torch.zeros(1, 4, 2, 3), -torch.ones(1, 16, 24), camera, None)
         Traceback (most recent call last):
-        ValueError: depth must not be negative, got -1: use 0 where it is unknown
+        ValueError: depth must not be negative nor above 1e+30, got -1 to -1: use 0 where it is unknown
     """
     for name, value in (("latents", latents), ("depth", depth)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor")
+        if value.layout != torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got {value.layout}: use .to_dense()")
     check_cameras(cameras)
     if latents.ndim != 4 or depth.ndim != 3:
         raise ValueError(
@@ -211,7 +219,9 @@ def check_views(
         raise ValueError(
             f"latents, depth and cameras must be of as many views, got {len(latents)}, {len(depth)} and {len(cameras)}"
         )
-    h, w = latents.shape[2:]
+    c, h, w = latents.shape[1:]
+    if c < 1:
+        raise ValueError(f"latents must have channels, got {tuple(latents.shape)}")
     stride = cameras.height // max(h, 1)
     if min(h, w) < 1 or stride < 1 or (h * stride, w * stride) != (cameras.height, cameras.width):
         raise ValueError(
@@ -230,12 +240,14 @@ def check_views(
     if len(devices) > 1:
         raise ValueError(f"latents, depth, cameras and keep must be on one device, got {sorted(devices)}: use .to")
     for name, value in (("latents", latents), ("depth", depth)):
-        if not value.is_floating_point():
-            raise ValueError(f"{name} must be floating point, got {value.dtype}")
+        if value.dtype not in FLOATS:
+            raise ValueError(f"{name} must be floating point of 16, 32 or 64 bits, got {value.dtype}: use .float()")
         low, high = (float(x) for x in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
             advice = ": use 0 where it is unknown" if name == "depth" else ""
             raise ValueError(f"{name} must be finite, got NaN or infinity{advice}")
-    if low < 0:
-        raise ValueError(f"depth must not be negative, got {low:.3g}: use 0 where it is unknown")
+    if not 0 <= low <= high <= FARTHEST:
+        raise ValueError(
+            f"depth must not be negative nor above {FARTHEST:g}, got {low:.3g} to {high:.3g}: use 0 where it is unknown"
+        )
     return stride

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.memory.memory import check_cameras
+from mirage.memory.memory import FLOATS, check_cameras
 
 POINTS = 1024  # points that are looked at: evenly spread ones, if there are more
 PAIRS_AT_ONCE = 1 << 16  # frames x points compared in one go
@@ -56,8 +56,8 @@ def recall(
         None.
 
     Cost:
-        O(f * min(n, 1024)) time, bounded memory; a few host syncs for the checks. 256 frames of 44 x 80 cells and the
-        points of nine views take some 20 ms on one core, a million points no more.
+        O(f * min(n, 1024)) time, bounded memory; besides, one look at all points and depths and a few host syncs for
+        the checks. `mirage bench memory --parts speed` times it.
 
     Example:
         The first of two frames looks at the point, the second looks away.
@@ -68,7 +68,7 @@ def recall(
         >>> recall(torch.tensor([[0.0, 0.0, 2.0]]), Cameras(K, pose, 2, 4), torch.full((2, 1, 2), 2.0))
         (tensor([0]), tensor([1.]))
     """
-    _check(points, cameras, depth, k)
+    _check(points, cameras, depth, k, threshold, tolerance)
     nothing = torch.zeros(0, dtype=torch.int64, device=depth.device), torch.zeros(0, device=depth.device)
     if not len(points) or not len(depth):
         return nothing
@@ -81,8 +81,8 @@ def recall(
     pose, origin = grid.cam_from_world.double(), points[0].double()
     shift = pose[:, :3, :3] @ origin + pose[:, :3, 3]
     project = (grid.intrinsics.double() @ torch.cat([pose[:, :3, :3], shift[..., None]], -1)).float()
-    local = torch.cat([(points.double() - origin).float(), points.new_ones(len(points), 1)], -1)
-    seen = lambda part: _seen(project[part], local, depth[part], tolerance)
+    local = torch.cat([(points.double() - origin).float(), torch.ones_like(points[:, :1], dtype=torch.float32)], -1)
+    seen = lambda part: _seen(project[part], local, depth[part].float(), tolerance)
     frames = torch.arange(len(depth), device=depth.device).split(max(1, PAIRS_AT_ONCE // len(points)))
     score = torch.cat([seen(part) for part in frames])
     order = torch.sort(score, descending=True, stable=True)[1][:k]
@@ -106,22 +106,26 @@ def _seen(
 
 
 @no_type_check  # malformed arguments get a ValueError with a way out
-def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int) -> None:
+def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int, threshold: float, tolerance: float) -> None:
+    check_cameras(cameras)
+    for name, value in (("points", points), ("depth", depth)):
+        if not isinstance(value, Tensor) or value.dtype not in FLOATS:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} must be floating point of 16, 32 or 64 bits, got {got}")
     if points.ndim != 2 or points.shape[1] != 3 or depth.ndim != 3:
         raise ValueError(
             f"points must be (n, 3) and depth (f, h, w), got {tuple(points.shape)} and {tuple(depth.shape)}"
         )
-    if len(cameras) != len(depth) or k < 1:
-        raise ValueError(
-            f"cameras and depth must be of as many frames and k positive, got {len(cameras)}, {len(depth)} and {k=}"
-        )
+    if len(cameras) != len(depth):
+        raise ValueError(f"cameras and depth must be of as many frames, got {len(cameras)} and {len(depth)}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be a positive whole number, got {k=}")
+    if not (threshold >= 0 and tolerance >= 0):
+        raise ValueError(f"threshold and tolerance must not be negative, got {threshold} and {tolerance}")
     for name, value in (("points", points), ("depth", depth)):
-        if not value.is_floating_point():
-            raise ValueError(f"{name} must be floating point, got {value.dtype}")
         if value.device != cameras.intrinsics.device:
             raise ValueError(f"{name} must be on {cameras.intrinsics.device} like the cameras, got {value.device}")
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     if bool((depth < 0).any()):
         raise ValueError(f"depth must not be negative, got {float(depth.min()):.3g}: use 0 where it is unknown")
-    check_cameras(cameras)
