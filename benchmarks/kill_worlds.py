@@ -141,10 +141,10 @@ class Walks:
         return count
 
 
-def every_step(walks: Walks, fault: Fault, what: str, *, full: bool) -> Counter:
-    """Strike at the first, second, ... step of a change until it gets through."""
+def every_step(walks: Walks, fault: Fault, what: str, *, full: bool, stride: int = 1) -> Counter:
+    """Strike at the first, second, ... step of a change until it gets through; with a stride, at some of them."""
     results: Counter = Counter()
-    for step in range(1, 1000):
+    for step in range(1, 1000, stride):
         new = what in ("create", "unpack")
         folder = walks.folder / f"world-{time.monotonic_ns()}" if new else walks.copy(2)
         place = folder.parent if new or what == "branch" else folder
@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument(
         "--every", nargs="*", default=["create", "generate", "plan", "undo", "branch", "unpack"], metavar="CHANGE"
     )
+    parser.add_argument("--stride", type=int, default=1, metavar="N", help="only each N-th step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a forked process has no other thread
     table = {}
@@ -239,7 +240,7 @@ def main() -> None:
         for what in arguments.every:
             for full in (False, True):
                 table[f"{what}, {'disk full from' if full else 'killed at'} each step"] = every_step(
-                    walks, fault, what, full=full
+                    walks, fault, what, full=full, stride=arguments.stride
                 )
         if arguments.random:
             table["killed at random moments"] = random_moments(walks, arguments.random, arguments.seed)

@@ -309,7 +309,9 @@ class Sessions:
         make = partial(session.walk.branch, self.folder / name, chunks)
         with self._room(but=session):
             walk = await asyncio.wrap_future(self.model.submit(session.name, make))
-            return await self._add(Session(name, session.title, walk, branch_of=session.name))
+            other = Session(name, session.title, walk, branch_of=session.name)
+            other.auto, other.prompt = session.auto, session.prompt
+            return await self._add(other)
 
     def state(self, session: Session) -> SessionState:
         """All there is to know of a session.

@@ -248,7 +248,9 @@ class Walk:
         Raises:
             ValueError: If there are not so many.
         """
-        return Walk(self.world.branch(folder, chunks))
+        other = Walk(self.world.branch(folder, chunks))
+        other._thumbnails = {number: image for number, image in self._thumbnails.items() if number <= chunks}
+        return other
 
     def points(self) -> bytes:
         """The memory as points. See `PointCloud.pack`."""

@@ -35,6 +35,8 @@ function step(now) { // one small step, also between two frames of the screen, s
   const seconds = Math.min(0.1, Math.max(0.008, (now - before) / 1000));
   before = now;
   if (!state || !live) return;
+  const said = ride?.onIndex && !ride.paused ? "Pause" : "Preview";
+  if ($("preview-said").textContent !== said) $("preview-said").textContent = said;
   if (ride) return proceed(now);
   const { move, look, drag, wheel } = controls.take();
   const far = pace() * seconds, turn = UNIT_TURN * turning * seconds;
@@ -130,6 +132,7 @@ const commands = {
     showPlan(null, keyframes.length);
   },
   async preview() {
+    if (ride?.onIndex) { ride.paused = !ride.paused; return; }
     if (!plan) await commands.plan();
     if (!plan) return;
     const back = camera.pose;
@@ -148,9 +151,10 @@ const commands = {
   },
   async undo() {
     if (!state.chunks.length && !state.working) return toast("There is nothing to undo");
+    live?.say({ type: "auto", on: false }); // or the same place would be imagined again at once
     take(await api("/undo", { json: state.chunks.length ? {} : { chunks: 0 } }));
     afresh = true;
-    toast("Taken back. What is imagined there next will be something else");
+    toast("Taken back. R imagines something else there; imagining as you go is off");
     report(true, true);
   },
   branch: () => branch(state.chunks.length),
@@ -161,6 +165,7 @@ const fresh = () => { const other = afresh ? { seed: Math.floor(Math.random() * 
 
 async function act(name) {
   if (name !== "help" && name !== "open" && !state) return;
+  for (const old of document.querySelectorAll("#toasts .bad")) old.remove();
   try {
     await commands[name]();
   } catch (error) {

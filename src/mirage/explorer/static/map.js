@@ -87,10 +87,10 @@ export class Map3D {
     const step = Math.max(1, Math.floor(this.count / 2000));
     for (let i = 0; i < this.count; i += step) {
       const place = [numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2]];
-      if (Math.hypot(...place.map((x, k) => x - home[k])) < 2 * reach) near.push(place);
+      if (Math.hypot(...place.map((x, k) => x - home[k])) < 3 * reach) near.push(place);
     }
     if (!near.length) return;
-    const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+    const middle = (values) => { values.sort((a, b) => a - b); return (values[Math.floor(0.1 * values.length)] + values[Math.floor(0.9 * values.length)]) / 2; };
     this.target = [0, 1, 2].map((k) => 0.75 * middle(near.map((p) => p[k])) + 0.25 * home[k]);
     const away = near.map((p) => Math.hypot(...p.map((x, k) => x - this.target[k]))).sort((a, b) => a - b);
     this.wide = away[Math.floor(0.85 * (away.length - 1))];
@@ -174,9 +174,9 @@ export class Map3D {
     const back = right.map((_, i) => c * (-Math.cos(this.yaw) * ahead[i] + Math.sin(this.yaw) * right[i]) - s * down[i]);
     const eye = target.map((x, i) => x + distance * back[i]);
     const z = unit(back), x = unit(cross(down.map((v) => -v), z)), y = cross(z, x);
-    const near = this.wide * 0.02, end = this.wide * 80, f = FOCAL;
+    const near = this.wide * 0.02, end = this.wide * 80, f = FOCAL; // a little above the middle: below is the legend
     const view = [x[0], y[0], z[0], 0, x[1], y[1], z[1], 0, x[2], y[2], z[2], 0, -dot(x, eye), -dot(y, eye), -dot(z, eye), 1];
-    const lens = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (end + near) / (near - end), -1, 0, 0, (2 * end * near) / (near - end), 0];
+    const lens = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, -0.12, (end + near) / (near - end), -1, 0, 0, (2 * end * near) / (near - end), 0];
     const out = new Float32Array(16);
     for (let col = 0; col < 4; col++) for (let row = 0; row < 4; row++) for (let k = 0; k < 4; k++) out[4 * col + row] += lens[4 * k + row] * view[4 * col + k];
     return out;

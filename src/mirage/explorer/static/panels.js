@@ -8,12 +8,15 @@ export function toast(text, bad = false) {
   for (const old of [...box.children]) if (old.textContent === text) old.remove();
   const note = made("div", { textContent: text, className: bad ? "bad" : "" });
   (document.querySelector("dialog[open]") || document.body).append(box);
+  note.onclick = () => note.remove();
+  for (const old of box.querySelectorAll(":scope > :not(.bad)")) old.remove(); // news replaces news, errors stay
   box.append(note);
-  while (box.children.length > 3) box.firstChild.remove();
-  setTimeout(() => note.remove(), bad ? 7000 : 3200);
+  while (box.children.length > 2) box.firstChild.remove();
+  setTimeout(() => note.remove(), bad ? 5000 + 50 * text.length : 3200);
 }
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.round(bytes / 1024)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`);
+const count = (n) => `${n} chunk${n === 1 ? "" : "s"}`;
 const short = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2));
 
 export function showFigures(state) {
@@ -23,7 +26,7 @@ export function showFigures(state) {
   $("memory").textContent = budget ? `${size(bytes)} of ${size(budget)}` : size(bytes);
   $("memory-bar").hidden = !budget;
   if (budget) $("memory-bar").value = bytes / budget;
-  $("frames").textContent = `${state.frames} in ${state.chunks.length} chunk${state.chunks.length === 1 ? "" : "s"}`;
+  $("frames").textContent = `${state.frames} in ${count(state.chunks.length)}`;
   const off = drift.now - drift.start;
   $("drift").textContent = `${drift.now.toFixed(1)} dB, ${Math.abs(off) < 0.05 ? "as at the start" : `${off > 0 ? "+" : "−"}${Math.abs(off).toFixed(1)} since the start`}`;
   $("auto").checked = state.auto;
@@ -67,6 +70,7 @@ export class Timeline {
       items.push(item(c.number, `${Math.round(100 * c.known)}%`, `Chunk ${c.number}: ${Math.round(100 * c.known)}% was known, ${c.new} cells were new, ${c.seconds.toFixed(1)} s${c.prompt ? `: ${c.prompt}` : ""}. Go there`, c.pose));
     }
     for (let i = 0; i < Math.min(state.working, 4); i++) items.push(made("li", { className: "wait", title: "being imagined" }, made("i")));
+    this.list.style.setProperty("--shape", `${state.width} / ${state.height}`);
     this.list.replaceChildren(...items);
     this.list.scrollLeft = this.list.scrollWidth;
   }
@@ -109,7 +113,7 @@ export function showWalks(open) {
   $("walks").hidden = !all.length;
   $("walks").lastElementChild.replaceChildren(...all.map((walk) => {
     const image = made("img", { src: `/api/sessions/${walk.id}/chunks/0.jpg`, alt: "", loading: "lazy" });
-    const item = made("li", {}, made("button", { title: "Go on", onclick: () => open(walk.id) }, image, made("span", { textContent: `${walk.title} · ${walk.chunks ?? 0}` })));
+    const item = made("li", {}, made("button", { title: "Go on", onclick: () => open(walk.id) }, image, made("span", { textContent: `${walk.title} · ${count(walk.chunks ?? 0)}` })));
     image.onerror = () => { walks.drop(walk.id); item.remove(); $("walks").hidden = !$("walks").lastElementChild.children.length; };
     return item;
   }));

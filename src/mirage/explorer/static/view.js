@@ -45,7 +45,7 @@ export class View {
     const c = tile.getContext("2d");
     c.fillStyle = "rgb(15, 17, 22)";
     c.fillRect(0, 0, n, n);
-    c.strokeStyle = "rgb(38, 43, 53)";
+    c.strokeStyle = "rgb(58, 65, 79)";
     c.lineWidth = Math.max(1, 1.3 * dense);
     for (const d of [-n, 0, n]) { c.beginPath(); c.moveTo(d - 2, n + 2); c.lineTo(d + n + 2, -2); c.stroke(); }
     return this.context.createPattern(tile, "repeat");
