@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def export_ply(
 @torch.no_grad()
 def _decoded(memory: LatentMemory, codec: LatentCodec, steps: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The elements of a few source views at a time, and the colours (m, steps, steps, 3) of their points."""
-    surfels = memory.surfels
+    surfels = replace(memory.surfels)  # a passing copy, whose table of cells is not kept
     lookup, (height, width) = surfels.lookup, surfels.grid
     for start in range(0, len(surfels.name), batch):
         views = slice(start, start + batch)

@@ -118,6 +118,14 @@ def test_the_budget_is_never_exceeded(seed, share, read):
         assert int(memory.surfels.observed.sum()) == len(first)
 
 
+def test_the_table_of_cells_is_never_kept():
+    memory, latents, depth, cameras = remember(3, 6, 7, views=6)
+    memory.update(latents[1:], depth[1:], cameras[1:])
+    memory.read(cameras)
+    held = [value for value in vars(memory.surfels).values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.nbytes for tensor in held) == memory.nbytes
+
+
 @few
 @given(seeds)
 def test_the_order_of_elements_never_matters(seed):

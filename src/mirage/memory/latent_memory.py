@@ -104,7 +104,7 @@ class LatentMemory(Memory):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept, features and geometry."""
+        """Bytes of all that is kept, features and geometry; a call needs more while it runs, see `read`, `update`."""
         return self.surfels.nbytes
 
     def read(self, cameras: Cameras) -> MemoryRead:
@@ -118,6 +118,10 @@ class LatentMemory(Memory):
 
         Raises:
             ValueError: If the cameras are malformed or their size is not a whole multiple of the stride.
+
+        Cost:
+            O(views * elements) time, less what lies outside the pictures. The gathering read makes a table of all cells
+            of all source views, four bytes a cell, and drops it.
         """
         check_cameras(cameras)
         height, width = cameras.height // self.stride, cameras.width // self.stride
@@ -171,8 +175,8 @@ class LatentMemory(Memory):
         Of the "nearest" reads all valid cells are written (Eq. 6), whether known or not, as the paper does.
 
         `nbytes` is within the budget before and after. In between, eight views at a time are worked on: beside the
-        elements before and after there are, for a while, the cells of eight views and a copy of the geometry without
-        features; see `merge`.
+        elements before and after there are, for a while, the cells of eight views, a copy of the geometry without
+        features, and the table that `read` makes; see `merge`.
 
         Args:
             latents: Latents of the views.

@@ -120,8 +120,8 @@ def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int, threshold: f
         raise ValueError(f"cameras and depth must be of as many frames, got {len(cameras)} and {len(depth)}")
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a positive whole number, got {k=}")
-    if not (threshold >= 0 and tolerance >= 0):
-        raise ValueError(f"threshold and tolerance must not be negative, got {threshold} and {tolerance}")
+    if not tolerance >= 0 or threshold != threshold:
+        raise ValueError(f"tolerance must not be negative and threshold a number, got {tolerance} and {threshold}")
     for name, value in (("points", points), ("depth", depth)):
         if value.device != cameras.intrinsics.device:
             raise ValueError(f"{name} must be on {cameras.intrinsics.device} like the cameras, got {value.device}")

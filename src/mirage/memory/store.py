@@ -1,6 +1,7 @@
 """The elements of a memory: cells of source views as patches of planes; join, take, find, sample."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
@@ -92,11 +93,14 @@ class Surfels:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All that is kept, by name."""
-        return {key: value for key, value in vars(self).items() if key != "grid"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "grid"}
 
-    @property
+    @cached_property
     def lookup(self) -> Int[Tensor, "s h w"]:
-        """Element of each cell of each source view, -1 where there is none; made anew, so that it need not be kept."""
+        """Element of each cell of each source view, -1 where there is none.
+
+        Four bytes for every cell of every source view: who keeps the elements asks a passing copy of them for it.
+        """
         table = torch.full(
             (len(self.name), self.grid[0] * self.grid[1]), -1, dtype=torch.int32, device=self.cell.device
         )
@@ -224,7 +228,7 @@ class Surfels:
             self.plane,
             self.cell,
             self.source,
-            self.lookup,
+            replace(self).lookup,  # these elements may be kept, the table is not
             hits.index.flatten(),
             hits.place.flatten(0, 2),
         )

@@ -149,7 +149,7 @@ def _speed(config: MemoryBench, tell: Callable[[str], None]) -> Part:
 
 def _bytes(config: MemoryBench, tell: Callable[[str], None]) -> Part:
     if config.quick:
-        return sizes.measure(QUICK, frames=161, budget=1 << 17, kinds=["gather"], tell=tell)
+        return sizes.measure(QUICK, frames=161, budget=1 << 16, kinds=["gather"], tell=tell)
     return sizes.measure(Scale(), frames=10_000, budget=2 << 20, kinds=["gather", "released rule"], tell=tell)
 
 

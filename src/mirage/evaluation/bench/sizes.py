@@ -64,8 +64,10 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
                 columns=["after chunk", *columns],
                 rows=[[n, *(values[n - 1] for values in columns.values())] for n in chunks],
                 note=(
-                    "Everything that is kept: latents, geometry, look-up tables. The path that returns turns back in "
-                    "the middle and retraces its steps, 3 cm to the side. Colours: 24 bytes a "
+                    "Everything that is kept: latents and geometry; a table of the source views' cells is made while "
+                    "a call runs and not counted here, but in the peak of the process. The paper's figure is "
+                    f"{PAPER} MiB a chunk, read from its plot, whatever the size here. The path that returns turns "
+                    "back in the middle and retraces its steps, 3 cm to the side. Colours: 24 bytes a "
                     f"pixel, {keyframe:.1f} MiB a keyframe. The released rule appends every cell in float32, "
                     "frame 0 twice."
                 ),
@@ -80,7 +82,11 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
                 f"{paper[-1]:.2f}",
                 met=all(below),
             ),
-            Aim(wish="flat on a path that returns", found=f"{growth:+.1%} after the turn", met=growth <= FLAT),
+            Aim(
+                wish=f"flat (within {FLAT:.0%}) on a path that returns",
+                found=f"{growth:+.1%} after the turn",
+                met=growth <= FLAT,
+            ),
             Aim(
                 wish=f"never above the budget in {frames:,} frames",
                 found=f"at most {endless.rows[0][4]:.3f} of {budget / MIB:g} MiB",
