@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import UserCpuOffloadHook
 
 from mirage.camera.cameras import Cameras
 from mirage.camera.path import build_path
 from mirage.fit import fit
 from mirage.geometry.depth import DepthEstimator
+from mirage.geometry.movers import Segmenter
 from mirage.pipeline import MiragePipeline
 
 sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
@@ -29,9 +31,13 @@ class Wall(DepthEstimator):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    """Two blocks of the branch beside six of the backbone: what is tested here is the same in each of thirty."""
     root = tmp_path_factory.mktemp("wan")
-    published.write_branch(root / "paper.safetensors", "paper")
-    published.write_as_diffusers(root / "model")
+    with pytest.MonkeyPatch.context() as small:
+        small.setitem(published.TOY, "num_layers", 6)
+        small.setitem(published.BRANCHES, "paper", (range(0, 6, 3), 49, "mask"))
+        published.write_branch(root / "paper.safetensors", "paper")
+        published.write_as_diffusers(root / "model")
     return root
 
 
@@ -110,7 +116,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("dtype", "quantize", "bound"), [("bfloat16", "none", 2**-6), ("float32", "fp8", 2**-3)])
 def test_small_weights_are_near(load, dtype, quantize, bound):
-    """bfloat16 keeps 8 bits of a number, fp8 (e4m3) 4: through 30 blocks of random weights, a few of those steps."""
+    """bfloat16 keeps 8 bits of a number, fp8 (e4m3) 4: through 6 blocks of random weights, a few of those steps."""
     pipeline = fit(load(getattr(torch, dtype)), quantize=quantize)
     error = relative(denoised(pipeline), denoised(load()))
     assert 0 < error < bound
@@ -181,9 +187,43 @@ def test_nothing_is_done_twice(load):
     assert calls["texts"] == 2, "and not again in the next walk"
 
 
-def test_text_encoder_leaves_when_idle(load):
-    """Under model offload each part sends away the one before it: the denoiser the text encoder."""
-    pipeline = fit(load(), device="cpu", offload="model")
-    order = (pipeline.text_encoder, pipeline.transformer, pipeline.vae)
-    before = [part._hf_hook.prev_module_hook for part in order]
-    assert before[0] is None and [hook.model for hook in before[1:]] == list(order[:2])
+class Moved(Wall, Segmenter):
+    """A wall that tells where it was brought."""
+
+    def __init__(self):
+        self.log = []
+
+    def to(self, device):
+        self.log.append(torch.device(device).type)
+        return self
+
+    def keep(self, frames):
+        return torch.ones(len(frames), *frames.shape[2:], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "group"])
+def test_depth_model_and_segmenter_leave_when_idle(load, offload):
+    """They come for their work and go after it: on a CPU both places have one name, but each move is seen."""
+    pipeline, depth, movers = fit(load(), device="cpu", offload=offload), Moved(), Moved()
+    walk(pipeline, estimator=depth, movers=movers)
+    there_and_back = ["cpu", "cpu"] * 3  # the first view and two chunks
+    assert depth.log == movers.log == (there_and_back if offload != "none" else [])
+
+
+def test_one_part_at_a_time_is_on_the_card(load):
+    """Under model offload, whatever is called next, every other part was sent away before."""
+    pipeline, log = fit(load(), device="cpu", offload="model"), []
+
+    class Seen(UserCpuOffloadHook):
+        def offload(self):
+            log.append(f"-{type(self.model).__name__}")
+            super().offload()
+
+    pipeline._all_hooks = [Seen(hook.model, hook.hook) for hook in pipeline._all_hooks]
+    for part in (pipeline.text_encoder, pipeline.transformer):
+        part.register_forward_pre_hook(lambda part, _: log.append(type(part).__name__))
+    walk(pipeline)
+    for name in ("UMT5EncoderModel", "MirageTransformer"):
+        for index in [i for i, what in enumerate(log) if what == name and log[i - 1] != name]:
+            assert set(log[index - 3 : index]) == {"-UMT5EncoderModel", "-MirageTransformer", "-AutoencoderKLWan"}
+    assert log.count("MirageTransformer") == 4

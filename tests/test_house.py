@@ -20,7 +20,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["geometry", "video", "scenes"],
     ["memory", "denoise"],
     [
-        "pipeline + chunks + checkpoint + world + inputs + preview + report + results + demo + export "
+        "pipeline + rollout + chunks + checkpoint + world + inputs + preview + report + results + demo + export "
         "+ cost + fit + doctor"
     ],
     ["training", "evaluation", "explorer", "cluster"],
@@ -29,7 +29,7 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
 FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row) for r in rooms.split(" + ")}
 DATA = {"models", "assets"}  # weights and pictures, no code
 ROOMS_OF = {  # third-party package -> the only rooms that may import it
-    "diffusers": {"geometry", "video", "denoise", "pipeline", "checkpoint", "training", "fit"},
+    "diffusers": {"geometry", "video", "denoise", "pipeline", "rollout", "checkpoint", "training", "fit"},
     "transformers": {"denoise", "geometry", "pipeline", "checkpoint"},
     "triton": {"kernels"},
     "numba": {"kernels"},

@@ -560,13 +560,14 @@ def _load(kind: type, arguments: argparse.Namespace) -> object:
     if getattr(arguments, "depth_model", None) or getattr(arguments, "movers", None):
         from mirage.checkpoint.named import depth_estimator, segmenter
 
+        at = device if getattr(arguments, "offload", "none") == "none" else "cpu"  # till it is needed
         for option, into, kind_of in (
             ("depth_model", "estimator", depth_estimator),
             ("movers", "segmenter", segmenter),
         ):
             if name := getattr(arguments, option):
                 with _quietly(name):
-                    setattr(arguments, into, kind_of(name, device=device))
+                    setattr(arguments, into, kind_of(name, device=at))
     with _quietly(arguments.model):
         pipeline = settle(kind.from_pretrained(arguments.model, **weights_of(arguments)), arguments, device)
     pipeline.set_progress_bar_config(unit="frame", leave=False, disable=not sys.stderr.isatty() or None)
@@ -590,6 +591,7 @@ def _model_needs(pipeline: object) -> dict:
 def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
     """The inputs, how their path lies in the scene, and its scale."""
     from mirage.inputs import Inputs
+    from mirage.memory import LatentMemory
     from mirage.preview import path_in_scene
 
     def load(scale: float) -> Inputs:
@@ -609,7 +611,8 @@ def _inputs(arguments: argparse.Namespace, pipeline: object) -> tuple:
     scale = 1.0 if arguments.scale == "auto" else arguments.scale
     inputs = load(scale)
     models = {"estimator": arguments.estimator, "movers": arguments.segmenter}
-    memory = pipeline.begin(inputs.image, inputs.cameras[0], depth=inputs.depth, **models).memory
+    shown = LatentMemory.from_view  # a model without a branch has a scene too
+    memory = pipeline.begin(inputs.image, inputs.cameras[0], memory=shown, depth=inputs.depth, **models).memory
     scene = path_in_scene(memory, inputs.cameras.to(pipeline.device))
     if arguments.scale == "auto" and scene.factor != 1:
         scale = scene.factor

@@ -363,7 +363,7 @@ def estimate(model: Model, settings: Settings) -> Estimate:
     words = model.text.vocabulary * model.text.width * item if model.text else 0  # the table of words is one piece
     held = {
         "none": dict.fromkeys(("text", "denoise", "decode", "encode"), denoiser + text + codec),
-        "model": {"text": text + codec, "denoise": denoiser + codec, "decode": codec, "encode": codec},
+        "model": {"text": text, "denoise": denoiser, "decode": codec, "encode": codec},
         "group": {
             "text": words + codec,
             "denoise": 2 * block * small + d.parameters(0, 0) * item + codec,

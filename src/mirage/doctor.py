@@ -168,9 +168,8 @@ def told(found: Mapping[str, object]) -> str:
     plan = found["planned_for"]
     on = f"{plan['name'] or 'a card'}, {plan['gigabytes']} GiB" if plan["gigabytes"] else "any card"
     row = found["settings"][0]
-    lines.append(
-        f"Wan2.2-TI2V-5B with a memory branch, chunks of {row['frames']} frames, {row['steps']} steps, on {on}:"
-    )
+    model = found.get("model", "Wan2.2-TI2V-5B with a memory branch")
+    lines.append(f"{model}, chunks of {row['frames']} frames, {row['steps']} steps, on {on}:")
     lines.append("  size          offload  weights   tiled VAE      GiB   s/frame  fits")
     for row in found["settings"]:
         speed = "-" if row["seconds_per_frame"] is None else f"{row['seconds_per_frame']:.2f}"

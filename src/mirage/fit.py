@@ -28,7 +28,8 @@ def fit(
         device: Where it computes.
         offload: "none": all parts stay on the device. "model": one part at a time is there
             (`enable_model_cpu_offload`). "group": one block of transformer and text encoder at a time
-            (`apply_group_offloading`; with CUDA the next is fetched meanwhile), the autoencoder stays.
+            (`apply_group_offloading`; with CUDA the next is fetched meanwhile), the autoencoder stays. With either,
+            depth models and segmenters are there only while they work.
         vae_tiling: Encode and decode in tiles (`vae.enable_tiling`); seams are blended, so pixels differ a little.
         quantize: How the weights of the denoiser's layers are kept: "fp8" as 8-bit floats that are brought back for
             each use (`enable_layerwise_casting`), "int8" as 8-bit integers by torchao.

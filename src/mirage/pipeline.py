@@ -3,18 +3,16 @@
 import contextlib
 import copy
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, DiffusionPipeline
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.schedulers import SchedulerMixin
-from diffusers.utils import BaseOutput
 from jaxtyping import Bool, Float, Float32, UInt8
 from safetensors import SafetensorError
 from torch import Tensor
@@ -34,7 +32,9 @@ from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.depth import DepthEstimator, KnownDepth, fill_depth
 from mirage.geometry.movers import Segmenter, keep_cells
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
-from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, UpdateReport, recall
+from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, recall
+from mirage.rollout import ChunkResult as ChunkResult
+from mirage.rollout import Clock, MirageOutput, RolloutState
 from mirage.video.codec import LatentCodec
 from mirage.video.io import images_to_tensor, tensor_to_images
 from mirage.video.nano import NanoAutoencoder, NanoCodec
@@ -44,67 +44,6 @@ EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
 MEMORIES = ("latent", "colour", "none")
 PROMPTS = 16  # embedded prompts that are kept: none is encoded twice
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkResult:
-    """What one turn of the loop made."""
-
-    chunk: Chunk
-    """Which frames these are."""
-    frames: Float[Tensor, "f 3 h w"]
-    """The new frames, in [-1, 1]."""
-    known: MemoryRead
-    """What the memory knew of the chunk's latent frames before it was imagined."""
-    latents: Float[Tensor, "t c y x"]
-    """Its latent frames as they were imagined, the first of them given."""
-    clean: Float[Tensor, "v c y x"]
-    """Latents of the frames that were remembered: each encoded by itself, as an image."""
-    depth: Float32[Tensor, "v i j"]
-    """Depth of the frames that were remembered."""
-    cameras: Cameras
-    """Cameras of all frames after the shared one; every `temporal_stride`-th frame was remembered."""
-    update: UpdateReport
-    """What the memory took of them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutState:
-    """All that the next chunk depends on. A value: `advance` gives a new one, and the old one can be used again."""
-
-    memory: Memory
-    """What is known; never changed once it is here."""
-    frames: int
-    """Frames so far, the first view included."""
-    clean: Float[Tensor, "s c y x"]
-    """Latents of the first view and of all frames that were remembered, each encoded as an image."""
-    generated: Float[Tensor, "p c y x"]
-    """The last latent frames as they were imagined."""
-    depth: Float32[Tensor, "s i j"]
-    """Depth of the remembered frames."""
-    cameras: Cameras
-    """Cameras of the remembered frames; the last is that of the last frame."""
-
-
-@dataclass
-class MirageOutput(BaseOutput):
-    """A video and what there is to know about it.
-
-    Args:
-        frames: uint8 images, or a tensor "f 3 h w" in [-1, 1] for `output_type="pt"`.
-        memory: What is remembered at the end.
-        coverage: Share of each latent frame that the memory knew before the frame was imagined.
-        memory_bytes: Size of the memory after the first view and after each chunk.
-        seconds: Wall-clock time by phase.
-        updates: What each chunk added to the memory.
-    """
-
-    frames: UInt8[np.ndarray, "f h w 3"] | Float[Tensor, "f 3 h w"]
-    memory: Memory
-    coverage: list[float]
-    memory_bytes: list[int]
-    seconds: dict[str, float]
-    updates: list[UpdateReport]
 
 
 class MiragePipeline(DiffusionPipeline):
@@ -176,7 +115,7 @@ class MiragePipeline(DiffusionPipeline):
         Args:
             name: "nano", a folder, or "owner/name" on the hub.
             memory: Weights of a memory branch for a Wan model: a file, a folder, or "owner/name" on the hub.
-            lora: Weights of a low-rank adapter, likewise.
+            lora: Weights of a low-rank adapter, likewise; the same path if one file holds both.
             memory_layout: What the branch reads, if its keys and shapes do not tell it rightly.
             dtype: Of the weights; as they were saved if None, for Wan models bfloat16 (the autoencoder in float32).
             options: For the hub: `revision`, `cache_dir`, `token`, `local_files_only`; else as in
@@ -191,6 +130,7 @@ class MiragePipeline(DiffusionPipeline):
         hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
         folder = EMBEDDED.get(str(name)) or fetch(name, "model", **hub)
         branch, adapter = (path and fetch(path, what, **hub) for path, what in ((memory, "memory"), (lora, "lora")))
+        together = branch is not None and branch == adapter  # one file holds both
         if published_layout(folder) == "mirage":
             if memory is not None:
                 raise ValueError(f"memory must be left out, because {name} comes with its own branch, got {memory}")
@@ -199,11 +139,12 @@ class MiragePipeline(DiffusionPipeline):
             except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
                 raise ValueError(f"model {name} cannot be loaded: {error}") from error
         else:
-            pipeline = cls(**wan_parts(folder, branch, memory_layout=memory_layout, dtype=dtype), **options)
+            parts = wan_parts(folder, branch, memory_layout=memory_layout, dtype=dtype, adapter=together)
+            pipeline = cls(**parts, **options)
             if branch is None:
                 log.warning("%s has no memory branch: a camera path will be ignored. Give one with memory=", name)
         if adapter is not None:
-            load_lora(pipeline.transformer, adapter)
+            load_lora(pipeline.transformer, adapter, beside=together)
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **options: object) -> None:
@@ -348,7 +289,7 @@ class MiragePipeline(DiffusionPipeline):
             ValueError: If an argument does not fit the model or another argument.
         """
         plan = plan_chunks(len(cameras), self.config.chunk_frames, self.codec.temporal_stride)
-        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        clock = Clock({} if seconds is None else seconds, self._execution_device)
         cameras = self._checked(image, cameras)[1]
         with clock("text"):
             texts = self._texts(prompt, len(plan))
@@ -402,12 +343,12 @@ class MiragePipeline(DiffusionPipeline):
         """
         picture, camera = self._checked(image, camera)
         estimator = self._estimator(estimator)
-        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        clock = Clock({} if seconds is None else seconds, self._execution_device)
         with clock("encode"):
             first = self.codec.encode(picture[None])[0]
         with clock("depth"):
             first_depth = self._first_depth(depth, estimator, picture, first, camera)
-        keep = _kept(self._segmenter(movers), picture, first_depth, clock)
+        keep = self._kept(self._segmenter(movers), picture, first_depth, clock)
         with clock("write"):
             store = self._remember(memory, first, first_depth, camera, picture, keep)
         return RolloutState(memory=store, frames=1, clean=first, generated=first, depth=first_depth, cameras=camera)
@@ -460,7 +401,7 @@ class MiragePipeline(DiffusionPipeline):
                 f"cameras must be of the size of the walk, {state.cameras.height} x {state.cameras.width}, got "
                 f"{cameras.height} x {cameras.width}: use Cameras.fit"
             )
-        clock = _Clock({} if seconds is None else seconds, self._execution_device)
+        clock = Clock({} if seconds is None else seconds, self._execution_device)
         with clock("text"):
             text = self._texts(prompt, 1)[0]
             away = self._texts(negative_prompt, 1)[0] if guidance_scale != 1.0 else None
@@ -491,7 +432,7 @@ class MiragePipeline(DiffusionPipeline):
         guidance_scale: float,
         generator: torch.Generator | None,
         callback: Callable | None,
-        clock: "_Clock",
+        clock: Clock,
     ) -> tuple[RolloutState, ChunkResult]:
         """The method: read what is known, imagine the rest, show it, keep it."""
         stride, store = self.codec.temporal_stride, copy.copy(state.memory)
@@ -510,7 +451,7 @@ class MiragePipeline(DiffusionPipeline):
             features, visible, second = self.conditions(store, known, every, len(preceding))
         with clock("recall"):
             chosen = self._recall(known, targets, state.cameras, state.depth)
-        with clock("denoise"):
+        with clock("denoise"), self._alone():
             latents = sample(
                 self.transformer,
                 self.scheduler,
@@ -536,8 +477,8 @@ class MiragePipeline(DiffusionPipeline):
         with clock("encode"):
             clean = self.codec.encode(pictures[:, None])[:, 0]
         with clock("depth"):
-            depth = estimator.estimate(pictures, clean, written, known.depth[1:])
-        keep = _kept(movers, pictures, depth, clock)
+            depth = self._estimate(estimator, pictures, clean, written, known.depth[1:])
+        keep = self._kept(movers, pictures, depth, clock)
         with clock("write"):
             update = store.update(clean, depth, written, frames=pictures, keep=keep)
         after = RolloutState(
@@ -563,6 +504,8 @@ class MiragePipeline(DiffusionPipeline):
     def _texts(self, prompt: str | Sequence[str] | None, chunks: int) -> list[Float[Tensor, "l d"] | None]:
         """Embedded text of each chunk; None for a model without text."""
         dim = self.transformer.config.text_dim
+        if not prompt and dim and self.text_encoder is not None:
+            prompt = [""]  # which has an embedding of its own
         if not prompt:
             empty = null_context(1, dim)
             return [None if empty is None else empty[0].to(self._execution_device, self.transformer.dtype)] * chunks
@@ -571,9 +514,10 @@ class MiragePipeline(DiffusionPipeline):
         if self.text_encoder is None or self.tokenizer is None:
             raise ValueError("prompt needs a text_encoder and a tokenizer, but this pipeline was loaded without them")
         given = [prompt] if isinstance(prompt, str) else list(prompt)[:chunks]
-        for text in dict.fromkeys(given):
-            if text not in self._embedded:
-                self._embedded[text] = encode_prompts(self.tokenizer, self.text_encoder, [text])[0]
+        if new := [text for text in dict.fromkeys(given) if text not in self._embedded]:
+            with self._alone():
+                for text in new:
+                    self._embedded[text] = encode_prompts(self.tokenizer, self.text_encoder, [text])[0]
         embedded = [self._embedded[text].to(self._execution_device) for text in given]
         while len(self._embedded) > PROMPTS:
             self._embedded.pop(next(iter(self._embedded)))
@@ -583,11 +527,11 @@ class MiragePipeline(DiffusionPipeline):
         self, depth: Tensor | None, estimator: DepthEstimator, image: Tensor, latents: Tensor, camera: Cameras
     ) -> Float32[Tensor, "1 y x"]:
         if depth is None:
-            return estimator.estimate(image, latents, camera)
+            return self._estimate(estimator, image, latents, camera)
         given = KnownDepth(depth[None].to(image)).estimate(image, latents, camera)
         if bool((given > 0).all()):
             return given
-        return fill_depth(given, estimator.estimate(image, latents, camera))
+        return fill_depth(given, self._estimate(estimator, image, latents, camera))
 
     def _recall(self, known: MemoryRead, targets: Cameras, seen_at: Cameras, seen_depth: Tensor) -> Tensor:
         if not self.config.reference_frames or len(seen_at) < 2:
@@ -636,10 +580,40 @@ class MiragePipeline(DiffusionPipeline):
         return self._named(segmenter, movers) if isinstance(movers, str) else movers
 
     def _named(self, load: Callable, name: str) -> object:
-        """A model that was asked for by name: loaded once, where the pipeline computes."""
+        """A model that was asked for by name: loaded once; without offload it stays where the pipeline computes."""
         if (load, name) not in self._by_name:
             self._by_name[load, name] = load(name)
-        return self._by_name[load, name].to(self._execution_device)
+        return self._by_name[load, name].to("cpu" if self._offloads else self._execution_device)
+
+    @property
+    def _offloads(self) -> bool:
+        grouped = any(
+            _is_group_offload_enabled(part) for part in self.components.values() if isinstance(part, torch.nn.Module)
+        )
+        return grouped or bool(getattr(self, "_all_hooks", None))
+
+    @contextlib.contextmanager
+    def _alone(self, guest: DepthEstimator | Segmenter | None = None) -> Iterator[DepthEstimator | Segmenter | None]:
+        """Under offload one model at a time is on the card: all parts leave it, then a guest has it for a while."""
+        for hook in getattr(self, "_all_hooks", ()):
+            hook.offload()
+        away = self._offloads and guest is not None
+        yield guest.to(self._execution_device) if away else guest
+        if away:
+            guest.to("cpu")
+
+    def _estimate(self, estimator: DepthEstimator, *given: object) -> Float32[Tensor, "v y x"]:
+        with self._alone(estimator) as estimator:
+            return estimator.estimate(*given)
+
+    def _kept(
+        self, movers: Segmenter | None, frames: Float[Tensor, "v 3 h w"], depth: Float32[Tensor, "v y x"], clock: Clock
+    ) -> Bool[Tensor, "v y x"] | None:
+        """Cells of the depth that may be remembered; None without a segmenter: all of them."""
+        if movers is None:
+            return None
+        with clock("movers"), self._alone(movers) as movers:
+            return keep_cells(movers.keep(frames), *depth.shape[1:])
 
     def _checked(self, image: np.ndarray | Tensor, cameras: Cameras) -> tuple[Float[Tensor, "1 3 h w"], Cameras]:
         if isinstance(image, np.ndarray):
@@ -663,28 +637,3 @@ def _fit(old: Float32[Tensor, "v i j"], like: Float32[Tensor, "u y x"]) -> Float
     if old.shape[1:] == like.shape[1:]:
         return old
     return torch.nn.functional.interpolate(old[None], like.shape[1:], mode="nearest-exact")[0]
-
-
-def _kept(
-    movers: Segmenter | None, frames: Float[Tensor, "v 3 h w"], depth: Float32[Tensor, "v y x"], clock: "_Clock"
-) -> Bool[Tensor, "v y x"] | None:
-    """Cells of the depth that may be remembered; None without a segmenter: all of them."""
-    if movers is None:
-        return None
-    with clock("movers"):
-        return keep_cells(movers.keep(frames), *depth.shape[1:])
-
-
-class _Clock:
-    """Adds wall-clock time to the phases of a dictionary; waits for the device so that the time is the phase's own."""
-
-    def __init__(self, seconds: dict[str, float], device: torch.device):
-        self.seconds, self.device = seconds, device
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

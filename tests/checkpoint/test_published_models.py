@@ -241,6 +241,39 @@ def test_weights_of_another_model_are_refused_with_their_names(folders, tmp_path
         MiragePipeline.from_pretrained(tmp_path / "other")
 
 
+def test_one_file_may_hold_branch_adapter_and_backbone(folders, tmp_path, caplog):
+    """What stands beside a branch is never dropped without a word, and can be had."""
+    branch, lora = load_file(folders["paper"]), load_file(folders["lora"])
+    save_file(branch | lora, tmp_path / "both.safetensors")
+    with pytest.raises(ValueError, match=r"600 low-rank weights too \(.*\): give the same path as lora"):
+        load(folders["wan"], memory=tmp_path / "both.safetensors")
+    both = load(folders["wan"], memory=tmp_path / "both.safetensors", lora=tmp_path / "both.safetensors")
+    apart = load(folders["wan"], memory=folders["paper"], lora=folders["lora"])
+    own, want = both.transformer.state_dict(), apart.transformer.state_dict()
+    assert own.keys() == want.keys() and all(torch.equal(own[key], want[key]) for key in want)
+    assert any("lora_A" in key for key in own)
+    tuned = {key: value + 1 for key, value in published.toy_transformer().state_dict().items()}
+    save_file(branch | tuned, tmp_path / "tuned.safetensors")
+    other = load(folders["wan"], memory=tmp_path / "tuned.safetensors").transformer.state_dict()
+    assert "takes the place of that in" in caplog.text
+    assert all(torch.equal(other[key], tuned[key]) for key in tuned)
+    tuned.pop("blocks.3.attn1.to_q.weight")
+    save_file(branch | tuned, tmp_path / "tuned.safetensors")
+    with pytest.raises(ValueError, match=r"1 missing: blocks.3.attn1.to_q.weight"):
+        load(folders["wan"], memory=tmp_path / "tuned.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["pipe.vace.", "vace.", "module.model.", ""])
+def test_a_branch_in_older_files_with_wrappers_and_prefixes(folders, tmp_path, prefix):
+    """As trainers leave it: pickled, in dictionaries, two files in a folder."""
+    bare = {key.removeprefix("vace."): value for key, value in load_file(folders["authors"]).items()}
+    named = list({prefix + key: value for key, value in bare.items()}.items())
+    torch.save({"generator": {"vace": dict(named[:100])}, "step": 3}, tmp_path / "1.pth")
+    torch.save({"state_dict": dict(named[100:])}, tmp_path / "2.pth")
+    own = load(folders["wan"], memory=tmp_path).transformer.state_dict()
+    assert all(torch.equal(own[our_name(key)], value) for key, value in bare.items())
+
+
 def test_a_branch_that_is_no_known_kind_must_be_explained():
     weights = {"vace_patch_embedding.weight": torch.zeros(4, 96, 1, 2, 2)}
     weights |= {f"vace_blocks.{i}.proj_out.weight": torch.zeros(4, 4) for i in range(10)}

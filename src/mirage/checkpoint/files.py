@@ -16,7 +16,7 @@ WRAPPERS = ("vace", "generator", "state_dict", "model_state", "model")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a file, or of all safetensors files of a folder (a sharded model).
+    """Read the tensors of a file, or of all safetensors files of a folder (a sharded model), or its older kinds.
 
     Older kinds (.pth, .pt, .ckpt, .bin) are read by PyTorch's unpickler for weights only, which refuses a file that
     holds anything but tensors. Dictionaries round the weights ("state_dict", "vace") are taken off.
@@ -32,7 +32,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             a folder hold the same name.
     """
     path = Path(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        older = [file for kind in PICKLED for file in sorted(path.glob(f"*{kind}"))]
+        files = sorted(path.glob("*.safetensors")) or older
     if not files:
         raise ValueError(f"path must be a weights file or a folder of .safetensors files, but {path} holds none")
     weights: dict[str, Tensor] = {}

@@ -11,7 +11,9 @@ from mirage.checkpoint.names import our_name
 from mirage.denoise import MirageTransformer
 
 
-def load_official(transformer: MirageTransformer, *paths: str | Path, dtype: torch.dtype | None = None) -> None:
+def load_official(
+    transformer: MirageTransformer, *paths: str | Path, dtype: torch.dtype | None = None, adapter: bool = False
+) -> None:
     """Load released weights (the backbone, and the memory branch if the model has one) into a model, strictly.
 
     A model on the meta device takes the tensors of the files as they are, so that nothing is held twice.
@@ -20,11 +22,12 @@ def load_official(transformer: MirageTransformer, *paths: str | Path, dtype: tor
         transformer: The model of the right size; changed only if everything fits.
         paths: Files or folders in official or in our names, whose union is the whole model.
         dtype: What weights on the meta device become, those apart that are kept in float32; as in the files if None.
+        adapter: Whether low-rank pairs may stand beside them, which are left for `load_lora`.
 
     Raises:
         ValueError: If anything is missing, left over or of another shape: all of it is named.
     """
-    weights = translated(paths)
+    weights = {key: value for key, value in translated(paths).items() if not adapter or ".lora_" not in key}
     own = transformer.state_dict()
     report = _report(own.keys() - weights.keys(), weights.keys() - own.keys(), _misfits(weights, own))
     if report:
@@ -39,13 +42,14 @@ def load_official(transformer: MirageTransformer, *paths: str | Path, dtype: tor
     transformer.load_state_dict(weights, assign=empty)
 
 
-def load_lora(transformer: MirageTransformer, path: str | Path, *, name: str = "camera") -> int:
+def load_lora(transformer: MirageTransformer, path: str | Path, *, name: str = "camera", beside: bool = False) -> int:
     """Add a released low-rank adapter to a model, as an adapter of peft that can be scaled, disabled or merged.
 
     Args:
         transformer: The model; `set_adapters`, `disable_adapters` and `fuse_lora` of diffusers then apply.
         path: File or folder with pairs `....lora_A.weight`, `....lora_B.weight`; their scale is 1.
         name: What the adapter is called.
+        beside: Whether weights of the model itself may stand beside the pairs, which are left.
 
     Returns:
         The number of layers that were adapted.
@@ -54,7 +58,7 @@ def load_lora(transformer: MirageTransformer, path: str | Path, *, name: str = "
         ValueError: If there is no pair, or one is incomplete, does not fit, or belongs to a layer that the model lacks.
         ImportError: If peft is not installed.
     """
-    weights = translated([path])
+    weights = {key: value for key, value in translated([path]).items() if not beside or ".lora_" in key}
     own = transformer.state_dict()
     layers = {key.split(".lora_")[0] for key in weights if ".lora_" in key}
     wanted = {f"{layer}.lora_{side}.weight" for layer in layers for side in "AB"}

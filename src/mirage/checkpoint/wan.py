@@ -1,6 +1,7 @@
 """A Wan model in any of its published layouts, with a memory branch or without: the parts of a pipeline."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mirage.checkpoint.transformer import load_official, translated
 from mirage.denoise import MirageTransformer
 from mirage.video.wan import WAN22
 
+log = logging.getLogger(__name__)
 LAYOUTS = {2: "constant", 4: "score"}
 """What the second half of a branch's channels means, by the distance of its blocks: the paper's authors, Spatia."""
 
@@ -67,6 +69,7 @@ def wan_parts(
     *,
     memory_layout: str | None = None,
     dtype: torch.dtype | None = None,
+    adapter: bool = False,
 ) -> dict[str, object]:
     """Load the parts of a pipeline from a Wan model, and a memory branch of anyone's format.
 
@@ -74,9 +77,11 @@ def wan_parts(
         folder: A Wan pipeline of diffusers, or a folder as Wan publishes it.
         memory: Weights of the memory branch, a file or folder: ours, the paper's authors' (15 blocks that read latents
             and a constant, or 8 that read latents and visibility), or Spatia's (8 blocks that read an encoded rendering
-            and an encoded score). None for the backbone alone, whose videos ignore the path.
+            and an encoded score). None for the backbone alone, whose videos ignore the path. A file that holds a
+            backbone beside the branch is taken in place of the folder's.
         memory_layout: What the branch reads, if keys and shapes do not tell it rightly; see `MirageTransformer`.
         dtype: Of transformer and text encoder; bfloat16 if None. The autoencoder stays in float32.
+        adapter: Whether `memory` may hold low-rank pairs too, which are left for `load_lora`.
 
     Returns:
         Arguments of `MiragePipeline`: transformer, vae, scheduler, text_encoder, tokenizer.
@@ -91,12 +96,21 @@ def wan_parts(
     paths = _backbone(weights)
     branch = None
     if memory is not None:
-        branch = branch_of(translated([memory]), size["num_layers"], size["in_channels"], layout=memory_layout)
+        held = translated([memory])
+        branch = branch_of(held, size["num_layers"], size["in_channels"], layout=memory_layout)
         size |= {"vace_layers": branch.layers, "vace_in_channels": branch.channels, "memory_layout": branch.layout}
+        if not adapter and (pairs := sorted(key for key in held if ".lora_" in key)):
+            raise ValueError(
+                f"memory must hold a branch without an adapter, but {memory} has {len(pairs)} low-rank weights too "
+                f"({some(pairs, 2)}): give the same path as lora (--lora), so that they are not left out"
+            )
+        if "patch_embedding.weight" in held:
+            log.warning("%s holds a backbone beside the branch: it takes the place of that in %s", memory, weights)
+            paths = []
         paths.append(Path(memory))
     with torch.device("meta"):
         transformer = MirageTransformer(**({"vace_layers": ()} | size)).eval()
-    load_official(transformer, *paths, dtype=dtype)
+    load_official(transformer, *paths, dtype=dtype, adapter=adapter)
     rest = _official_rest(folder, dtype) if official else _diffusers_rest(folder, dtype)
     return {"transformer": transformer.requires_grad_(False), **rest}
 
