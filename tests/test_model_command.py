@@ -17,7 +17,9 @@ from mirage.pipeline import MiragePipeline
 from mirage.video.io import read_video
 
 sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
+sys.path.insert(0, str(Path(__file__).parent / "geometry"))
 import published
+from small_checkpoints import depth_anything as published_depth
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,26 @@ def test_branch_adapter_and_dtype_are_loaded(mirage, wan, tmp_path):
     words = ["--memory-weights", wan / "paper.safetensors", "--lora", lora, "--dtype", "float32", "--vae-tiling"]
     code, _, err = mirage("preview", *words, "--depth", depth, "--out", tmp_path / "out", model="parts")
     assert code == 2 and "no depth head" in err, "everything was loaded, and then depth was asked for"
+
+
+def test_a_backbone_alone_runs_only_where_the_path_may_be_ignored(mirage, tmp_path):
+    depth = published_depth(tmp_path / "depth")
+    words = [
+        "--steps",
+        1,
+        "--dtype",
+        "float32",
+        "--depth-model",
+        depth,
+        "--offload",
+        "model",
+        "--out",
+        tmp_path / "out",
+    ]
+    code, _, err = mirage("generate", *words, model="parts")
+    assert code == 2 and "the path would be ignored: load branch weights, or ask for memory='none'" in err
+    code, _, err = mirage("generate", *words, "--memory", "none", model="parts")
+    assert code == 0 and len(read_video(tmp_path / "out" / "video.mp4")) == 9, err
 
 
 @pytest.mark.parametrize(

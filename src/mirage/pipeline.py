@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from mirage.camera.cameras import Cameras
 from mirage.checkpoint import load_lora
 from mirage.checkpoint.conditions import BranchConditions
+from mirage.checkpoint.files import saved_dtype
 from mirage.checkpoint.hub import HUB_OPTIONS, fetch
 from mirage.checkpoint.named import DEPTH_MODELS, depth_estimator, segmenter
 from mirage.checkpoint.wan import published_layout, wan_parts
@@ -134,8 +135,12 @@ class MiragePipeline(DiffusionPipeline):
         if published_layout(folder) == "mirage":
             if memory is not None:
                 raise ValueError(f"memory must be left out, because {name} comes with its own branch, got {memory}")
+            kept = dtype or saved_dtype(folder / "transformer", "blocks.0.attn1.to_q.weight")
+            if kept is not None:  # diffusers would make it float32
+                exact = torch.float32 if (folder / "text_encoder").is_dir() else dtype or torch.float32
+                options["dtype"] = {"transformer": kept, "text_encoder": kept, "default": exact}
             try:
-                pipeline = super().from_pretrained(str(folder), **({"dtype": dtype} if dtype else {}), **options)
+                pipeline = super().from_pretrained(str(folder), **options)
             except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
                 raise ValueError(f"model {name} cannot be loaded: {error}") from error
         else:

@@ -192,6 +192,19 @@ def test_bfloat16_and_offload_run_on_a_cpu(folders):
     assert torch.equal(generate(pipeline, prompt="red room"), whole)
 
 
+@pytest.mark.parametrize("asked", [None, torch.float32, torch.bfloat16])
+def test_what_was_saved_in_bfloat16_does_not_come_back_twice_as_large(folders, tmp_path, asked):
+    wan = MiragePipeline.from_pretrained(folders["wan"], memory=folders["paper"])
+    wan.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list((tmp_path / "transformer").glob("*.safetensors"))) > 1
+    again = MiragePipeline.from_pretrained(tmp_path, dtype=asked)
+    for part in ("transformer", "text_encoder", "vae"):
+        own, want = (getattr(pipeline, part).state_dict() for pipeline in (again, wan))
+        kinds = {key: asked if asked and part != "vae" else value.dtype for key, value in want.items()}
+        precise = [key for key in want if part == "transformer" and want[key].dtype == torch.float32]
+        assert {key: value.dtype for key, value in own.items()} == kinds | dict.fromkeys(precise, torch.float32)
+
+
 def broken(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target))
 

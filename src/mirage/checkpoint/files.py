@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -49,6 +49,29 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             raise ValueError(f"path must hold each weight once, but {file} repeats {some(twice)}")
         weights |= loaded
     return weights
+
+
+def saved_dtype(folder: str | Path, name: str) -> torch.dtype | None:
+    """In which dtype a weight was saved; it is not read.
+
+    Args:
+        folder: Of .safetensors files.
+        name: Of the weight.
+
+    Returns:
+        Its dtype; None if it is not there.
+
+    Raises:
+        ValueError: If a file is damaged.
+    """
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as held:
+                if name in held.keys():  # noqa: SIM118  (it is no dictionary)
+                    return held.get_tensor(name).dtype  # mapped
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"path must be an intact .safetensors file, but {file} cannot be read: {error}") from error
+    return None
 
 
 def some(names: Iterable[str], limit: int = 12) -> str:
