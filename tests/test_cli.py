@@ -133,9 +133,16 @@ def test_depth_and_movers_by_other_models(mirage, photo, tmp_path):
     code, out, err = mirage("preview", *words, "--out", tmp_path / "look")
     assert code == 0, err
     code, out, err = mirage("generate", *words, "--world", tmp_path / "world")
-    assert code == 2 and err.count("\n") == 1 and "leave out --movers" in err
-    code, out, err = mirage("generate", *words[:-2], "--world", tmp_path / "world")
     assert code == 0, err
+    report = json.loads((tmp_path / "world" / "report.json").read_text())
+    assert report["settings"]["movers"] == str(models["segformer"])
+    code, out, err = mirage("generate", *words[:-2], "--world", tmp_path / "world")
+    assert code == 2 and err.count("\n") == 1 and "another picture, size, seed or --movers" in err
+    on = ["--path", "forward 0.1", "--frames", "9", "--depth-model", models["glpn"], "--world", tmp_path / "world"]
+    code, out, err = mirage("generate", *on, "--movers", "other")
+    assert code == 2 and "--movers of world" in err
+    code, out, err = mirage("generate", *on)
+    assert code == 0 and "movers 0." in out, err
 
 
 def test_preview_tells_coverage_scale_and_collisions(mirage, photo, tmp_path):

@@ -80,7 +80,7 @@ def test_what_an_existing_world_refuses(run):
     run("generate PHOTO --path still --frames 9 MODEL --world a")
     for words, said in [
         ("generate PHOTO --path orbit --frames 9 MODEL --world a", "world a went another way"),
-        ("generate PHOTO --path still --frames 9 --seed 3 MODEL --world a", "another picture, size or seed"),
+        ("generate PHOTO --path still --frames 9 --seed 3 MODEL --world a", "another picture, size, seed or --movers"),
         ("generate --world a MODEL", "no unfinished path to go on with"),
         ("generate --world a --path still --frames 8 MODEL", "--frames must be 1 + a multiple of 4"),
         ("generate --world a --path still --size 32x48 MODEL", "--size belongs to the picture"),

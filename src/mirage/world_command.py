@@ -25,11 +25,10 @@ def generate_world(arguments: argparse.Namespace) -> None:
     out = arguments.out or arguments.world
     if arguments.memory != "latent":
         raise ValueError(f"a world holds the latent memory: --memory must be latent, got {arguments.memory}")
-    if arguments.movers:
-        raise ValueError(f"a world keeps no segmenter yet: leave out --movers {arguments.movers}, or --world")
     if arguments.image:
         _check_picture(arguments.image)
     _check_continued(arguments, folder)
+    arguments.segmenter, arguments.movers = arguments.movers, None  # by name: the world keeps it, the pipeline loads it
     pipeline = _load(MiragePipeline, arguments)
     with _begun(arguments, folder, pipeline) if arguments.image else _continued(arguments, folder, pipeline) as world:
         start, made, phases = time.perf_counter(), 0, {}
@@ -85,9 +84,9 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
     from mirage.cli import _inputs
     from mirage.model_command import said
     from mirage.world import World
-    from mirage.world.world import begins
+    from mirage.world.content import begins
 
-    models, texts = {"estimator": arguments.estimator}, said(arguments)
+    models, movers, texts = {"estimator": arguments.estimator}, arguments.segmenter or "", said(arguments)
     prompts = texts.pop("prompt") or []
     old = World.open(folder, pipeline, **models) if (folder / "world.json").exists() else None
     try:
@@ -96,12 +95,15 @@ def _begun(arguments: argparse.Namespace, folder: Path, pipeline: object) -> obj
             print(f"warning: {text}; see mirage preview")
         cameras = inputs.cameras.to("cpu")
         if old is None:
-            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps} | models | texts
+            chosen = {"seed": arguments.seed, "steps": arguments.steps, "fps": arguments.fps, "movers": movers}
+            chosen |= models | texts
             old = World.create(folder, pipeline, inputs.image, cameras[0], depth=inputs.depth, **chosen)
-        elif not np.array_equal(old.image, inputs.image) or old.settings.seed != arguments.seed:
+        elif (old.settings.seed, old.settings.movers) != (arguments.seed, movers) or not np.array_equal(
+            old.image, inputs.image
+        ):
             raise ValueError(
-                f"world {folder} began with another picture, size or seed: choose another folder, or leave IMAGE out "
-                "to go on from its last camera"
+                f"world {folder} began with another picture, size, seed or --movers: choose another folder, or leave "
+                "IMAGE out to go on from its last camera"
             )
         done = old.cameras
         walked, planned = (cameras, done) if len(done) <= len(cameras) else (done, cameras)
@@ -138,6 +140,8 @@ def _continued(arguments: argparse.Namespace, folder: Path, pipeline: object) ->
             if getattr(arguments, name) not in (usual, own[name]):
                 said_so = f"--{name.replace('_', '-')} of world {folder} is {own[name]!r}"
                 raise ValueError(f"{said_so}: leave it out to go on")
+        if arguments.segmenter not in (None, world.settings.movers):
+            raise ValueError(f"--movers of world {folder} is {world.settings.movers or 'none'}: leave it out to go on")
         frames, stride = arguments.frames, world.model.temporal_stride
         words = f"{arguments.path or ''} --frames {frames or 'all'} --scale {arguments.scale}"
         if (world.planned is not None and arguments.path in (None, "")) or words == world.plan_words:

@@ -212,7 +212,7 @@ def test_what_is_no_picture_is_refused(server, data, said):
     assert refused.value.status == 400
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 2000), st.sampled_from(["JPEG", "PNG", "WEBP"]))
 def test_damaged_pictures_are_decoded_or_refused(noise, place, kind):
     good = encoded(kind)

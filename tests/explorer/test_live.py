@@ -200,7 +200,7 @@ def test_bad_neighbours_are_not_noticed(server):
     with listen(leaver):
         leaver.generate(wait=False)
     with good.live() as live:
-        for _ in range(12):
+        for _ in range(6):
             assert np.array_equal(live.look(HERE, walk=False).image, expected)
     stop.set()
     thread.join(30)
@@ -231,7 +231,7 @@ def test_no_frame_of_one_session_reaches_another(server):
 
     def watch(index: int) -> None:
         with worlds[index].live() as live:
-            for turn in range(12):
+            for turn in range(6):
                 aside = (0.0, 0.2)[turn % 2]
                 seen = live.look([*HERE[:3], -aside, *HERE[4:]], walk=False)
                 if not np.array_equal(seen.image, expected[index][turn % 2]):

@@ -158,3 +158,19 @@ def _expect(name: str, tensor: Tensor, shape: tuple[int, ...], kinds: tuple[torc
         raise ValueError(f"{name} must be {shape} of {kinds[0]}, got {tuple(tensor.shape)} of {tensor.dtype}")
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+
+def begins(path: Cameras, first: Cameras) -> bool:
+    """Whether a path begins with certain cameras, bit for bit.
+
+    Args:
+        path: The path.
+        first: The cameras.
+
+    Returns:
+        Whether it does.
+    """
+    part = path[: len(first)]
+    return len(part) == len(first) and all(
+        torch.equal(getattr(part, name), getattr(first, name)) for name in ("intrinsics", "cam_from_world")
+    )

@@ -52,6 +52,8 @@ class Settings:
     steps: int | None = None
     """Calls of the denoiser per chunk; the model's own number if None."""
     fps: int = 16
+    movers: str = ""
+    """Name of the segmenter of what is not remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +233,7 @@ def _manifest(value: dict) -> Manifest:
     )
     settings = _build(
         Settings,
-        value["settings"],
+        {"movers": "", **_dict(value["settings"])},  # worlds made before it was a setting have none
         height=_int(1, SIDE),
         width=_int(1, SIDE),
         seed=_int(0, 2**63 - 1),
@@ -240,6 +242,7 @@ def _manifest(value: dict) -> Manifest:
         guidance_scale=_number,
         steps=_or_none(_int(1, 1 << 20)),
         fps=_int(1, 240),
+        movers=_text,
     )
     if settings.height % model.stride or settings.width % model.stride:
         raise ValueError(f"size must be multiples of the stride {model.stride}")

@@ -26,6 +26,7 @@ from mirage.video.io import tensor_to_images
 from mirage.world import disk
 from mirage.world.content import (
     ChunkTensors,
+    begins,
     decode_cameras,
     decode_frames,
     decode_picture,
@@ -93,6 +94,7 @@ class World:
         *,
         depth: Float32[Tensor, "h w"] | None = None,
         estimator: DepthEstimator | None = None,
+        movers: str = "",
         seed: int = 0,
         prompt: str = "",
         negative_prompt: str = "",
@@ -110,6 +112,7 @@ class World:
             camera: Its camera.
             depth: z-depth of the image if it is known, 0 = unknown.
             estimator: Depth where it is not known; the model's own depth head if None.
+            movers: Name of the `segmenter` of what is never remembered, in any chunk; "" for none.
             seed: Of the world; the noise of each chunk follows from it and the chunk's number.
             prompt: What to imagine unless a chunk says otherwise, for a model that reads text.
             negative_prompt: What to guide away from.
@@ -136,10 +139,12 @@ class World:
             guidance_scale=guidance_scale,
             steps=steps,
             fps=fps,
+            movers=movers,
         )
         seconds: dict[str, float] = {}
         memory = partial(LatentMemory.from_view, budget_bytes=budget_bytes)
-        state = pipeline.begin(image, camera, memory=memory, depth=depth, estimator=estimator, seconds=seconds)
+        models = {"estimator": estimator, "movers": movers or None}
+        state = pipeline.begin(image, camera, memory=memory, depth=depth, seconds=seconds, **models)
         shown = tensor_to_images(pipeline.codec.decode(state.clean[None])[0].clamp(-1, 1))
         model = model_mark(pipeline, state.clean.shape[1])
         empty = FileMark(bytes=0, sha256=hashlib.sha256(b"").hexdigest())
@@ -362,6 +367,7 @@ class World:
             cameras,
             prompt or None,
             estimator=self.estimator,
+            movers=self.settings.movers or None,
             num_inference_steps=steps,
             negative_prompt=self.settings.negative_prompt,
             guidance_scale=self.settings.guidance_scale,
@@ -673,22 +679,6 @@ def chunk_seed(seed: int, number: int) -> int:
         From 0 to 2^63 - 1.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:8], "big") >> 1
-
-
-def begins(path: Cameras, first: Cameras) -> bool:
-    """Whether a path begins with certain cameras, bit for bit.
-
-    Args:
-        path: The path.
-        first: The cameras.
-
-    Returns:
-        Whether it does.
-    """
-    part = path[: len(first)]
-    return len(part) == len(first) and all(
-        torch.equal(getattr(part, name), getattr(first, name)) for name in ("intrinsics", "cam_from_world")
-    )
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
