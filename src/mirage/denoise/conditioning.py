@@ -18,9 +18,9 @@ class Conditioning:
         visible: Cells that the memory has seen.
         unmoved: Visible cells whose features are already those of the target: a "residual" model leaves them alone.
         extra: Further channels for the memory branch at the target frames, for instance of the memory's geometry.
-        second: What stands beside the features in the layouts "constant" (the released code's: an encoded video of ones,
-            which depends on the shape only) and "score" (Spatia's: an encoded video of what is seen), at the target
-            and preceding frames.
+        second: What stands beside the features in the layouts "constant" (the released code's: an encoded video of
+            ones, which depends on the shape only) and "score" (Spatia's: an encoded video of what is seen), at the
+            target and preceding frames.
         preceding: Clean frames just before the first target frame, oldest first.
         reference: Clean past frames that saw the same place.
         first: Clean first target frames, which sampling keeps bit for bit.
