@@ -249,7 +249,8 @@ def test_missing_parts_are_named(wan, pipeline, image):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere", "/nowhere", "a/b/c", "../x"])
-def test_what_is_no_model_is_refused_before_any_network(name):
+def test_what_is_no_model_is_refused_before_any_network(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"model must be nano, a folder or OWNER/NAME on the hub, got"):
         MiragePipeline.from_pretrained(name)
 
@@ -273,3 +274,9 @@ def test_a_chunk_takes_only_as_many_frames_as_it_can_make(pipeline, image, frame
     start = pipeline.begin(image, cameras()[0])
     with pytest.raises(ValueError, match=f"cameras must be those of 4 to 8 new frames, a multiple of 4, got {frames}"):
         pipeline.advance(start, cameras()[1 : 1 + frames])
+
+
+def test_the_embedded_model_works_in_float32_though_it_is_kept_in_half():
+    pipeline = MiragePipeline.from_pretrained("nano")
+    parts = (pipeline.transformer, pipeline.vae, pipeline.depth_head)
+    assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.float32}

@@ -118,7 +118,8 @@ class MiragePipeline(DiffusionPipeline):
             memory: Weights of a memory branch for a Wan model: a file, a folder, or "owner/name" on the hub.
             lora: Weights of a low-rank adapter, likewise; the same path if one file holds both.
             memory_layout: What the branch reads, if its keys and shapes do not tell it rightly.
-            dtype: Of the weights; as they were saved if None, for Wan models bfloat16 (the autoencoder in float32).
+            dtype: Of the weights; if None bfloat16 where they were saved so and for Wan models, else float32. The
+                autoencoder of a model that reads text stays in float32.
             options: For the hub: `revision`, `cache_dir`, `token`, `local_files_only`; else as in
                 `DiffusionPipeline.from_pretrained`.
 
@@ -135,13 +136,13 @@ class MiragePipeline(DiffusionPipeline):
         if published_layout(folder) == "mirage":
             if memory is not None:
                 raise ValueError(f"memory must be left out, because {name} comes with its own branch, got {memory}")
-            kept = dtype or saved_dtype(folder / "transformer", "blocks.0.attn1.to_q.weight")
-            if kept is not None:  # diffusers would make it float32
-                exact = torch.float32 if (folder / "text_encoder").is_dir() else dtype or torch.float32
-                options["dtype"] = {"transformer": kept, "text_encoder": kept, "default": exact}
             try:
+                kept = dtype or saved_dtype(folder / "transformer", "blocks.0.attn1.to_q.weight")
+                if dtype or kept not in (None, torch.float16):  # else float32: half is for the disk alone
+                    exact = torch.float32 if (folder / "text_encoder").is_dir() else dtype or torch.float32
+                    options["dtype"] = {"transformer": kept, "text_encoder": kept, "default": exact}
                 pipeline = super().from_pretrained(str(folder), **options)
-            except (SafetensorError, OSError, EOFError, KeyError, RuntimeError) as error:
+            except (SafetensorError, ValueError, OSError, EOFError, KeyError, RuntimeError) as error:
                 raise ValueError(f"model {name} cannot be loaded: {error}") from error
         else:
             parts = wan_parts(folder, branch, memory_layout=memory_layout, dtype=dtype, adapter=together)
