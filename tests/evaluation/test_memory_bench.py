@@ -12,7 +12,7 @@ from mirage.evaluation.bench import PARTS, MemoryBench, exactness, run
 from mirage.evaluation.bench.clock import Machine, Times, interleaved
 from mirage.evaluation.bench.growth import slope, tiled
 from mirage.evaluation.bench.rivals import ReleasedMemory
-from mirage.evaluation.bench.speed import wrong_cells
+from mirage.evaluation.bench.speed import share_in_view, wrong_cells
 from mirage.evaluation.bench.tables import Aim, Curves, Part, Table
 from mirage.evaluation.bench.video import Scale, Video
 from mirage.kernels.backend import use
@@ -108,12 +108,24 @@ def test_edges_of_cells():
 
 def test_a_video_is_remembered_chunk_by_chunk():
     scale = Scale(height=48, width=64, stride=8, channels=3, chunk_frames=9, chunks=3)
-    video = Video.make(scale, returns=True)
+    video = Video.make(scale, path="returns")
     assert len(video.cameras) == 7 and [video.views(i) for i in range(3)] == [slice(1, 3), slice(3, 5), slice(5, 7)]
     assert video.views(1, shared=True) == slice(2, 5)
     centers = video.cameras.centers
     assert torch.allclose(centers[0], centers[-1] - torch.tensor([0.03, 0, 0]), atol=1e-4)
     assert len(list(video.first(2).remembered())) == 3
+
+
+def test_who_stays_has_nearly_all_in_view_and_who_explores_has_not():
+    scale = Scale(height=96, width=160, chunk_frames=33, chunks=4)
+    share = {}
+    for path in ("explores", "stays"):
+        video = Video.make(scale, path=path)
+        *_, memory = video.remembered(read="nearest")
+        targets = video.cameras[video.views(3)]
+        share[path] = share_in_view(memory, targets)
+        assert share_in_view(memory, targets[:0]) == 0
+    assert share["stays"] > 0.85 > share["explores"] > 0
 
 
 @pytest.mark.parametrize("count", [1, 20, 47, 100])
@@ -167,12 +179,13 @@ def test_quick_runs_end_to_end_and_says_everything(tmp_path, monkeypatch, capsys
     assert page in capsys.readouterr().out and "mirage bench memory --quick" in page
     values = json.loads((tmp_path / "out" / "memory.json").read_text())
     assert tuple(values) == PARTS and (tmp_path / "out" / "memory.png").stat().st_size > 10_000
-    for row in ("released algorithm (a)", "nearest, reference", "gather, all cells, reference",
+    for row in ("released algorithm (a)", "| explores | nearest, reference", "| stays | nearest, reference",
+                "gather, all cells, reference",
                 "gather, merged, reference", "push-in 1 m", "yaw 30°", "truck 0.6 m", "orbit 20°", "hall with pillars",
                 "| gather | ", "| slope |", "Real sequences were skipped"):  # fmt: skip
         assert row in page, row
     aims = [aim for part in values.values() for aim in part["aims"]]
-    assert len(aims) == 12 and all(aim["met"] is not None for aim in aims)
+    assert len(aims) == 15 and all(aim["met"] is not None for aim in aims)
     assert "nan" not in page.lower().split()
 
 

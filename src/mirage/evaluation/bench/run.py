@@ -141,10 +141,11 @@ def _earlier(file: Path) -> dict[str, dict]:
 def _speed(config: MemoryBench, tell: Callable[[str], None]) -> Part:
     scale = QUICK if config.quick else Scale()
     tell(str(scale))
-    video = Video.make(Scale(**{**vars(scale), "chunks": scale.chunks + 1}))
+    more = Scale(**{**vars(scale), "chunks": scale.chunks + 1})
+    videos = {path: lambda path=path: Video.make(more, path=path) for path in ("explores", "stays")}
     codec = WanCodec.untrained(TINY16 if config.quick else WAN22 | {"decoder_base_dim": 8})  # only the encoder runs
     rounds, seconds, minutes = (3, 1.0, 0.02) if config.quick else (25, 45.0, config.budget_minutes)
-    return speed.measure(video, codec, minutes=minutes, rounds=rounds, seconds=seconds, tell=tell)
+    return speed.measure(videos, codec, minutes=minutes, rounds=rounds, seconds=seconds, tell=tell)
 
 
 def _bytes(config: MemoryBench, tell: Callable[[str], None]) -> Part:

@@ -37,7 +37,7 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
     tell("a path that explores")
     explores = _chunks(Video.make(scale))
     tell("a path that returns")
-    returns = _chunks(Video.make(scale, returns=True))
+    returns = _chunks(Video.make(scale, path="returns"))
     released, keyframe = explores["released rule"], scale.height * scale.width * 24 / MIB
     chunks = range(1, scale.chunks + 1)
     paper = [PAPER * chunk for chunk in chunks]

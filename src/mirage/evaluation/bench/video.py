@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.memory import LatentMemory
-from mirage.scenes.halls import hall, walk
+from mirage.scenes.halls import hall, placed, walk
+
+PATHS = ("explores", "returns", "stays")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """The latent frames of a walk down the hall. Latents are noise: no time and no size depends on them."""
+    """The latent frames of a walk in the hall. Latents are noise: no time and no size depends on them."""
 
     cameras: Cameras
     depth: Float32[Tensor, "t H W"]
@@ -50,10 +52,20 @@ class Video:
     scale: Scale
 
     @classmethod
-    def make(cls, scale: Scale, *, returns: bool = False) -> "Video":
-        """Walk and look; depth is exact at every pixel."""
+    def make(cls, scale: Scale, *, path: str = "explores") -> "Video":
+        """Walk and look, on one of `PATHS`; depth is exact at every pixel.
+
+        Exploring, it walks down the hall and looks left and right; returning, it turns back in the middle; staying, it
+        paces about one place and looks down the hall, so that nearly all it has ever seen is in view.
+        """
         frames = 4 * scale.new_views * scale.chunks + 1
-        cameras = walk(frames, scale.height, scale.width, returns=returns)[range(0, frames, 4)]
+        if path == "stays":
+            step = torch.arange(frames, dtype=torch.float64)
+            place = torch.stack([0.4 * (step / 37).sin(), torch.zeros_like(step), 0.6 * (step / 61).sin()], -1)
+            cameras = placed(scale.height, scale.width, place, 4 * (step / 23).sin())
+        else:
+            cameras = walk(frames, scale.height, scale.width, returns=path == "returns")
+        cameras = cameras[range(0, frames, 4)]
         world = hall(float(cameras.centers[:, 2].max()))
         random = torch.Generator().manual_seed(0)
         shape = (len(cameras), scale.channels, scale.height // scale.stride, scale.width // scale.stride)
