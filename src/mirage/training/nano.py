@@ -18,7 +18,7 @@ from torch import nn
 from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.nano import LatentDepthHead
 from mirage.pipeline import MiragePipeline
-from mirage.training.autoencoder import autoencoder_loss
+from mirage.training.autoencoder import EQUIVARIANCES, autoencoder_loss
 from mirage.training.clips import Crops, read_shard, to_floats, write_shards
 from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
 from mirage.training.depth import depth_loss
@@ -45,6 +45,7 @@ class NanoRecipe:
         layers: Its blocks; every other one has a twin in the memory branch.
         batch: Shards per step; one on a CPU, more for a device that is quick with large batches.
         workers: Processes that make the samples.
+        equivariance: How the autoencoder's latents are moved in training: "none", "affine" or "homography".
         seed: Of weights and batches; worlds are numbered from 0.
         stop_after: Seconds after which a stage saves and the command returns, to be resumed.
     """
@@ -57,8 +58,13 @@ class NanoRecipe:
     layers: int = 6
     batch: int = 1
     workers: int = 1
+    equivariance: str = "affine"
     seed: int = 0
     stop_after: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.equivariance not in EQUIVARIANCES:
+            raise ValueError(f"equivariance must be one of {', '.join(EQUIVARIANCES)}, got {self.equivariance!r}")
 
 
 def train_nano(
@@ -101,7 +107,7 @@ def mixed(device: torch.device | str) -> torch.autocast:
 
 def _samples(folder: Path, recipe: NanoRecipe) -> None:
     """On the CPU, in processes of one thread: the reads of a clip are many small steps, one after the other."""
-    codec = _codec(folder)
+    codec = trained_codec(folder)
     if recipe.workers == 1:
         return write_samples(codec, folder / "clips", folder / "samples")
     work = (codec, folder, recipe.workers)
@@ -121,14 +127,14 @@ def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -
 
     def loss(model: nn.Module, step: int) -> tuple:
         with mixed(device):
-            return autoencoder_loss(model, crops.batch(step, recipe.batch), step)
+            return autoencoder_loss(model, crops.batch(step, recipe.batch), step, equivariance=recipe.equivariance)
 
     return fit(
         "autoencoder", model, loss, Schedule(steps=recipe.autoencoder_steps, lr=1.5e-3), folder, recipe.stop_after
     )
 
 
-def _codec(folder: Path) -> NanoCodec:
+def trained_codec(folder: Path) -> NanoCodec:
     """The trained autoencoder, its latents normalised by statistics over the first clips."""
     weights = _weights(folder, "autoencoder")
     model = NanoAutoencoder()
@@ -209,7 +215,7 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
     head.load_state_dict(_weights(folder, "depth"))
     pipeline = MiragePipeline(
         transformer.half(),
-        _codec(folder).autoencoder.half(),
+        trained_codec(folder).autoencoder.half(),
         UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
         head.half(),
         chunk_frames=4 * (CHUNK - 1) + 1,
@@ -231,9 +237,13 @@ def _curves(folder: Path) -> UInt8[np.ndarray, "h w 3"]:
     charts = []
     for name, (title, keys) in shown.items():
         lines = [json.loads(line) for line in (folder / f"{name}.curve.jsonl").read_text().splitlines()]
-        last = lines[-1]["step"]
-        title = f"{name}: {title}, {last} steps"
+        last = lines[-1]
+        title = f"{name}: {title}, {last['step']} steps"
         charts.append(
-            chart({k: [line[k] for line in lines] for k in keys}, title=title, across=f"1/{len(lines)} of the run")
+            chart(
+                {k: [line[k] for line in lines] for k in keys if k in last},
+                title=title,
+                across=f"1/{len(lines)} of the run",
+            )
         )
     return np.concatenate(charts)
