@@ -283,6 +283,7 @@ def train_nano(arguments: argparse.Namespace) -> None:
 _RECIPE = {
     "shards": "shards of eight clips of exact worlds",
     "autoencoder_steps": "steps of the autoencoder",
+    "equivariance": "how its latents are moved meanwhile: none, affine (default) or homography",
     "denoiser_steps": "steps of the denoiser",
     "depth_steps": "steps of the depth head",
     "batch": "shards per step",
@@ -401,8 +402,8 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=_number(0.0, 1e6), metavar="N", help="stop each stage after so long, to be resumed"
     )
     for name, about in _RECIPE.items():
-        kind = _seed if name == "seed" else _positive
-        one.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=about)
+        kind = {"seed": _seed, "equivariance": str}.get(name, _positive)
+        one.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="KIND" if kind is str else "N", help=about)
     _add_device(one)
     return parser
 
