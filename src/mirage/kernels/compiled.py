@@ -61,17 +61,22 @@ def each(count: int, work: int, task: Callable[[int], None]) -> None:
         other.result()
 
 
-def parts(count: int) -> list[slice]:
+def parts(count: int, multiple: int = 1) -> list[slice]:
     """Cut rows into ranges, two per thread.
 
     Args:
         count: Number of rows.
+        multiple: Of which the ranges' ends are, but for the last one's.
 
     Returns:
         The ranges, none empty.
+
+    Example:
+        >>> parts(5, 8)
+        [slice(0, 5, None)]
     """
     number = 2 * torch.get_num_threads()
-    edges = [count * i // number for i in range(number + 1)]
+    edges = [count * i // number // multiple * multiple for i in range(number)] + [count]
     return [slice(a, b) for a, b in itertools.pairwise(edges) if a < b]
 
 

@@ -16,7 +16,7 @@ from mirage.kernels.compiled import HALF, INF, ONE, TWO, ZERO, array, each, jit,
 from mirage.kernels.cpu_lift import cell_planes as cell_planes
 from mirage.kernels.reference import voxel_overlap as voxel_overlap
 
-TILE = 64  # points or elements that are passed over together
+TILE, GROUP = 64, 16  # elements, and points, that are passed over together
 AT_ONCE = 8  # cells whose rays are met with a patch in one go
 BLOCK = 512  # points that are projected in one go
 ROUNDING = 1e-5  # relative width of the bounds, about a hundred times the rounding of float32
@@ -37,31 +37,57 @@ def nearest_index(
     near: float,
 ) -> Int64[Tensor, "v {height*width}"]:
     """See `splat_nearest`."""
-    k, pose = array(intrinsics), array(cam_from_world)
+    k, pose, ranges = array(intrinsics), array(cam_from_world), parts(len(points), GROUP)
     index = torch.empty(len(k), height * width, dtype=torch.int64)
-    index_, (columns, boxes) = index.numpy(), _boxes(array(points))
+    columns, boxes = np.empty((3, len(points)), np.float32), np.empty((6, -(-len(points) // GROUP)), np.float32)
+    index_, points_ = index.numpy(), array(points)
+
+    def part(number: int) -> None:
+        some = ranges[number]
+        _boxes(points_[some], columns[:, some], boxes[:, some.start // GROUP : -(-some.stop // GROUP)])
 
     def view(v: int) -> None:
         _nearest(columns, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
 
+    each(len(ranges), len(points), part)
     each(len(k), len(k) * len(points), view)
     return index
 
 
+def rows(features: Float[Tensor, "n c"], index: Int64[Tensor, " m"]) -> Float[Tensor, "m c"]:
+    """See `splat_nearest`."""
+    empty = (index < 0).nonzero()[:, 0]
+    return features.index_select(0, index.clamp(min=0)).index_fill_(0, empty, 0)
+
+
 @jit
-def _boxes(points):
-    """Points by coordinate; middle and half extent of each run of them."""
-    columns, boxes = np.empty((3, len(points)), np.float32), np.empty(((len(points) + TILE - 1) // TILE, 6), np.float32)
-    for tile in range(len(boxes)):
-        first, last = tile * TILE, min((tile + 1) * TILE, len(points))
-        for axis in range(3):
+def _boxes(points, columns, boxes):
+    """Points by coordinate; middle and half extent of each group of them."""
+    for axis in range(3):
+        for i in range(len(points)):
+            columns[axis, i] = points[i, axis]
+        for group in range(boxes.shape[1]):
             low, high = INF, -INF
-            for i in range(first, last):
-                value = points[i, axis]
-                columns[axis, i] = value
+            for i in range(group * GROUP, min((group + 1) * GROUP, len(points))):
+                value = columns[axis, i]
                 low, high = min(low, value), max(high, value)
-            boxes[tile, axis], boxes[tile, 3 + axis] = HALF * (low + high), HALF * (high - low)
-    return columns, boxes
+            boxes[axis, group], boxes[3 + axis, group] = HALF * (low + high), HALF * (high - low)
+
+
+@jit
+def _seen_groups(planes, scales, boxes, seen):
+    """Mark the groups whose box is not on the far side of one of the half-spaces, by more than rounding."""
+    seen[:] = True
+    for i in range(len(planes)):
+        a, b, c, d = planes[i, 0], planes[i, 1], planes[i, 2], planes[i, 3]
+        slack = np.float32(ROUNDING)
+        e, f, g, h = slack * scales[i, 0], slack * scales[i, 1], slack * scales[i, 2], slack * scales[i, 3]
+        for group in range(boxes.shape[1]):
+            x, y, z = boxes[0, group], boxes[1, group], boxes[2, group]
+            dx, dy, dz = boxes[3, group], boxes[4, group], boxes[5, group]
+            most = d + h + (a * x + b * y + c * z) + (abs(a) * dx + abs(b) * dy + abs(c) * dz)
+            most += e * (abs(x) + dx) + f * (abs(y) + dy) + g * (abs(z) + dz)
+            seen[group] &= most >= ZERO
 
 
 @jit
@@ -122,29 +148,44 @@ def _project(xs, ys, zs, k, pose, u, v, z):
 @jit
 def _nearest(columns, boxes, k, pose, height, width, near, index):
     planes, scales = _borders(k, pose, height, width), _scales(k, pose, height, width)
-    u, v, z = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    cells, best = np.empty(BLOCK, np.int32), np.full(height * width, INF, np.float32)
-    index[:] = -1
-    tall, wide, step, tile, tiles = np.float32(height), np.float32(width), np.int32(width), 0, len(boxes)
-    while tile < tiles:
-        if _is_outside(planes, scales, boxes[tile]):
-            tile += 1
+    groups, seen = boxes.shape[1], np.empty(boxes.shape[1], np.bool_)
+    _seen_groups(planes.astype(np.float32), scales.astype(np.float32), boxes, seen)
+    z, cells = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
+    best, won = np.full(height * width + 1, INF, np.float32), np.full(height * width + 1, -1, np.int32)
+    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
+    r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
+    r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    tall, wide, step, none, group = np.float32(height), np.float32(width), np.int32(width), np.int32(height * width), 0
+    best[none] = -INF  # points outside win nothing there
+    while group < groups:
+        if not seen[group]:
+            group += 1
             continue
-        first = tile
-        while tile < tiles and tile < first + BLOCK // TILE and not _is_outside(planes, scales, boxes[tile]):
-            tile += 1
-        start = first * TILE
-        xs, ys, zs = columns[0][start : tile * TILE], columns[1][start : tile * TILE], columns[2][start : tile * TILE]
-        _project(xs, ys, zs, k, pose, u, v, z)
-        for i in range(len(xs)):
-            inside = (z[i] > near) & (u[i] >= ZERO) & (u[i] < wide) & (v[i] >= ZERO) & (v[i] < tall)
-            x, y = u[i] if inside else ZERO, v[i] if inside else ZERO
+        first = group
+        while group < groups and group < first + BLOCK // GROUP and seen[group]:
+            group += 1
+        start = first * GROUP
+        xs, ys, zs = (
+            columns[0][start : group * GROUP],
+            columns[1][start : group * GROUP],
+            columns[2][start : group * GROUP],
+        )
+        for i in range(len(xs)):  # as in the reference
+            px, py, pz = xs[i], ys[i], zs[i]
+            depth = ((r20 * px + r21 * py) + r22 * pz) + t2
+            safe = depth if depth > ZERO else ONE
+            u = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
+            v = fy * ((((r10 * px + r11 * py) + r12 * pz) + t1) / safe) + cy
+            inside = (depth > near) & (u >= ZERO) & (u < wide) & (v >= ZERO) & (v < tall)
+            x, y = u if inside else ZERO, v if inside else ZERO
             cell = np.int32(np.int32(y) * step + np.int32(x))
-            cells[i] = cell if inside else np.int32(-1)
+            z[i], cells[i] = depth, cell if inside else none
         for i in range(len(xs)):
-            if cells[i] >= 0 and z[i] < best[cells[i]]:  # of equals the first: indices rise
-                best[cells[i]] = z[i]
-                index[cells[i]] = start + i
+            if z[i] < best[cells[i]]:  # of equals the first: indices rise
+                best[cells[i]], won[cells[i]] = z[i], start + i
+    for cell in range(height * width):
+        index[cell] = won[cell]
 
 
 def seen_through(
@@ -232,13 +273,23 @@ def surfel_points(
 
 @jit
 def _points(plane, cell, source, width, matrix, center, out):
-    """World points of the centres of cells."""
-    for e in range(len(cell)):
-        s, row = source[e], cell[e] // width
-        x, y = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF
-        for axis in range(3):
-            ray = (matrix[s, axis, 0] * x + matrix[s, axis, 1] * y) + matrix[s, axis, 2]
-            out[e, axis] = ray / plane[e, 0] + center[s, axis]
+    """World points of the centres of cells, run by run of one source."""
+    first, across = 0, 1.0 / width
+    while first < len(cell):
+        s, last = source[first], first
+        while last < len(cell) and source[last] == s:
+            last += 1
+        m, c = matrix[s], center[s]
+        m00, m01, m02, c0 = m[0, 0], m[0, 1], m[0, 2], c[0]
+        m10, m11, m12, c1 = m[1, 0], m[1, 1], m[1, 2], c[1]
+        m20, m21, m22, c2 = m[2, 0], m[2, 1], m[2, 2], c[2]
+        for e in range(first, last):
+            row = np.int32((cell[e] + 0.5) * across)
+            x, y, inverse = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF, plane[e, 0]
+            out[e, 0] = ((m00 * x + m01 * y) + m02) / inverse + c0
+            out[e, 1] = ((m10 * x + m11 * y) + m12) / inverse + c1
+            out[e, 2] = ((m20 * x + m21 * y) + m22) / inverse + c2
+        first = last
 
 
 # --- forward depth with footprints ----------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from torch import Tensor
 from mirage.kernels import reference
 from mirage.kernels.gpu_lift import cell_planes
 from mirage.kernels.launch import launch
-from mirage.kernels.reference import surfel_points
+from mirage.kernels.reference import rows, surfel_points
 
 __all__ = [
     "cell_planes",
     "gather_rows",
     "nearest_index",
+    "rows",
     "seen_through",
     "surfel_hits",
     "surfel_points",

@@ -74,9 +74,9 @@ def splat_nearest(
     if not len(points):
         empty = torch.full((len(intrinsics), height, width), -1, device=points.device)
         return features.new_zeros(len(intrinsics), features.shape[1], height, width), empty
-    index = backend.of(points).nearest_index(points, intrinsics, cam_from_world, height, width, near)
-    image = features.index_select(0, index.clamp(min=0).flatten()).masked_fill((index < 0).flatten()[:, None], 0)
-    image = image.unflatten(0, index.shape)
+    module = backend.of(points)
+    index = module.nearest_index(points, intrinsics, cam_from_world, height, width, near)
+    image = module.rows(features, index.flatten()).unflatten(0, index.shape)
     return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
 
 

@@ -38,6 +38,11 @@ def nearest_index(
     return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF)
 
 
+def rows(features: Float[Tensor, "n c"], index: Int64[Tensor, " m"]) -> Float[Tensor, "m c"]:
+    """The features of some points, zero where there is none (-1). See `splat_nearest`."""
+    return features.index_select(0, index.clamp(min=0)).masked_fill((index < 0)[:, None], 0)
+
+
 def _image(
     points: Float32[Tensor, "n 3"], intrinsics: Float32[Tensor, "v 3 3"], cam_from_world: Float32[Tensor, "v 4 4"]
 ) -> tuple[Float32[Tensor, "v n"], Float32[Tensor, "v n"], Float32[Tensor, "v n"]]:

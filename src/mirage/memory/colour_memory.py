@@ -100,7 +100,7 @@ class ColourMemory(Memory):
         check_cameras(cameras)
         hits = self.surfels.render(cameras)
         visible, colours = hits.index >= 0, self.surfels.sample(hits)
-        observed = visible & self.surfels.observed[hits.index.clamp(min=0)] if len(self) else visible
+        observed = self.surfels.shows_first(hits.index)
         pixels = MemoryRead(
             features=colours, visible=visible, depth=hits.depth, observed=observed, unmoved=hits.unmoved
         )

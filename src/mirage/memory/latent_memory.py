@@ -147,12 +147,14 @@ class LatentMemory(Memory):
                 width,
                 near=self.surfels.near,
             )
-            shown = points[index.clamp(min=0)] if len(points) else points.new_zeros(*index.shape, 3)
+            shown = points.new_zeros(*index.shape, 3)
+            if len(points):
+                shown = points.index_select(0, index.clamp(min=0).flatten()).view(shown.shape)
             ahead, back = camera.cam_from_world[:, 2, None, None, :3], camera.cam_from_world[:, 2, 3, None, None]
             depth = torch.where(index >= 0, (shown * ahead).sum(-1) + back, 0.0)
             unmoved = torch.zeros_like(index, dtype=torch.bool)  # this read does not know where in a cell it is
         visible = index >= 0
-        observed = visible & self.surfels.observed[index.clamp(min=0)] if len(self) else visible
+        observed = self.surfels.shows_first(index)
         return MemoryRead(features=features, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
     @no_type_check

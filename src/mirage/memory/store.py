@@ -134,6 +134,13 @@ class Surfels:
         """Elements of the first view."""
         return (self.name == 0)[self.source]
 
+    def shows_first(self, index: Int64[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
+        """Where an element is one of the first view; False where there is none (-1)."""
+        if not len(self):
+            return index >= 0
+        source = self.source.index_select(0, index.clamp(min=0).flatten())
+        return (self.name == 0).index_select(0, source).view(index.shape) & (index >= 0)
+
     @property
     def points(self) -> Float32[Tensor, "n 3"]:
         """World positions of the cell centres (Eq. 8), in world units."""
@@ -237,7 +244,7 @@ class Surfels:
     @property
     def near(self) -> float:
         """Least depth that is drawn, in world units: it goes with the scale of the world."""
-        return NEAR / max(float(self.plane[:, 0].amax()), 1e-30) if len(self) else NEAR
+        return NEAR / max(float(self.plane[:, 0].max()), 1e-30) if len(self) else NEAR
 
     def in_free_space(self, points: Float32[Tensor, "m 3"], tolerance: float) -> Bool[Tensor, " m"]:
         """Points that some source view saw through: all four cells around their image lie clearly behind them.
