@@ -325,7 +325,17 @@ def surfel_hits(
     table = reference.target_from_source(*views).numpy()
     elements = (array(plane), array(cell, torch.int32), array(reach), array(source, torch.int32))
     rank_, name_ = array(rank, torch.int32), array(name) * (source_size[0] * source_size[1])
-    center, runs, bounds = _runs(elements[0], elements[1], elements[3], source_size[1])
+    center, ranges = np.empty((len(plane), 2), np.float32), parts(len(plane), TILE)
+    found = [(np.empty((0, 2), np.int64), np.empty((0, 6), np.float32))] * max(1, len(ranges))
+
+    def part(number: int) -> None:
+        some = ranges[number]
+        given = (elements[0][some], elements[1][some], elements[3][some])
+        runs, bounds = _runs(*given, np.int32(source_size[1]), center[some])
+        found[number] = runs + some.start, bounds
+
+    each(len(ranges), len(plane), part)
+    runs, bounds = (np.concatenate(both) for both in zip(*found, strict=True))
     shape = (len(intrinsics), height, width)
     index, depth, size = torch.full(shape, -1), torch.zeros(shape), torch.zeros(shape)
     place = torch.zeros(*shape, 2)
@@ -341,28 +351,28 @@ def surfel_hits(
 
 
 @jit
-def _runs(plane, cell, source, source_width):
+def _runs(plane, cell, source, width, center):
     """Centres; runs of elements of one source view: first and last + 1, bounds of column, row and inverse depth."""
-    center, most, wide = np.empty((len(cell), 2), np.float32), len(cell) // TILE + 1, np.int32(source_width)
+    most, across = len(cell) // TILE + 1, 1.0 / width
     for e in range(1, len(cell)):
         most += source[e] != source[e - 1]
+    for e in range(len(cell)):
+        row = np.int32((cell[e] + 0.5) * across)
+        center[e, 0], center[e, 1] = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF
     runs, bounds, count, first = np.empty((most, 2), np.int64), np.empty((most, 6), np.float32), 0, 0
-    low, high = np.empty(3, np.float32), np.empty(3, np.float32)
     while first < len(cell):
-        last = first
-        low[:], high[:] = INF, -INF
-        while last < len(cell) and last < first + TILE and source[last] == source[first]:
-            row = cell[last] // wide
-            u, v = np.float32(cell[last] - row * wide) + HALF, np.float32(row) + HALF
-            center[last, 0], center[last, 1] = u, v
-            low[0], low[1], low[2] = min(low[0], u), min(low[1], v), min(low[2], plane[last, 0])
-            high[0], high[1], high[2] = max(high[0], u), max(high[1], v), max(high[2], plane[last, 0])
+        last, final = first + 1, min(first + TILE, len(cell))
+        while last < final and source[last] == source[first]:
             last += 1
         runs[count, 0], runs[count, 1] = first, last
         for j in range(3):
-            bounds[count, j], bounds[count, 3 + j] = HALF * (low[j] + high[j]), HALF * (high[j] - low[j])
+            low, high = INF, -INF
+            for e in range(first, last):
+                value = plane[e, 0] if j == 2 else center[e, j]
+                low, high = min(low, value), max(high, value)
+            bounds[count, j], bounds[count, 3 + j] = HALF * (low + high), HALF * (high - low)
         count, first = count + 1, last
-    return center, runs[:count], bounds[:count]
+    return runs[:count], bounds[:count]
 
 
 @jit
@@ -406,6 +416,62 @@ def _blur_near(m, center, plane):
 
 
 @jit
+def _images(plane, center, reach, table, near, margin_x, margin_y, wide, tall, b):
+    """How a run of elements appears in a picture, as in the reference: sixty-four of each number in `b`, see `_hits`.
+
+    The numbers are in one array, so that the compiler sees that they do not overlap and takes eight elements at a time.
+    """
+    for i in range(len(center)):
+        b[i], b[64 + i] = center[i, 0], center[i, 1]
+        b[128 + i], b[192 + i], b[256 + i] = plane[i, 0], plane[i, 1], plane[i, 2]
+        b[320 + i], b[384 + i] = np.float32(reach[i, 0]) * STEP, np.float32(reach[i, 1]) * STEP
+        b[448 + i], b[512 + i] = np.float32(reach[i, 2]) * STEP, np.float32(reach[i, 3]) * STEP
+    m00, m01, m02, m03 = table[0, 0], table[0, 1], table[0, 2], table[0, 3]
+    m10, m11, m12, m13 = table[1, 0], table[1, 1], table[1, 2], table[1, 3]
+    m20, m21, m22, m23 = table[2, 0], table[2, 1], table[2, 2], table[2, 3]
+    far_x, far_y = wide + margin_x, tall + margin_y
+    for i in range(TILE):
+        u, v, a0, a1, a2 = b[i], b[64 + i], b[128 + i], b[192 + i], b[256 + i]
+        left, right, top, bottom = b[320 + i], b[384 + i], b[448 + i], b[512 + i]
+        oz = ((m22 + u * m20) + v * m21) + a0 * m23
+        x = ((m02 + u * m00) + v * m01) + a0 * m03
+        y = ((m12 + u * m10) + v * m11) + a0 * m13
+        ok = (oz > near * a0) & (x > -margin_x * oz) & (x < far_x * oz)
+        ok &= (y > -margin_y * oz) & (y < far_y * oz)
+        mid_x, mid_y = x / oz, y / oz
+        uz, vz = m20 + a1 * m23, m21 + a2 * m23
+        ux, uy = (m00 + a1 * m03) - mid_x * uz, (m10 + a1 * m13) - mid_y * uz
+        vx, vy = (m01 + a2 * m03) - mid_x * vz, (m11 + a2 * m13) - mid_y * vz
+        det0, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
+        ok &= det0 > ZERO
+        # The box of its four corners.
+        least = THOUSANDTH * oz
+        i0 = ONE / max((oz + uz * -left) + vz * -top, least)
+        i1 = ONE / max((oz + uz * right) + vz * -top, least)
+        i2 = ONE / max((oz + uz * -left) + vz * bottom, least)
+        i3 = ONE / max((oz + uz * right) + vz * bottom, least)
+        x_0, x_1 = (ux * -left + vx * -top) * i0, (ux * right + vx * -top) * i1
+        x_2, x_3 = (ux * -left + vx * bottom) * i2, (ux * right + vx * bottom) * i3
+        y_0, y_1 = (uy * -left + vy * -top) * i0, (uy * right + vy * -top) * i1
+        y_2, y_3 = (uy * -left + vy * bottom) * i2, (uy * right + vy * bottom) * i3
+        x0, x1 = min(min(x_0, x_1), min(x_2, x_3)), max(max(x_0, x_1), max(x_2, x_3))
+        y0, y1 = min(min(y_0, y_1), min(y_2, y_3)), max(max(y_0, y_1), max(y_2, y_3))
+        across = max((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
+        ok &= across < INF
+        b[576 + i], b[640 + i], b[704 + i] = oz, mid_x, mid_y
+        b[768 + i], b[832 + i], b[896 + i] = det0, det_x, det_y
+        b[960 + i], b[1024 + i], b[1088 + i], b[1152 + i] = ux, uy, vx, vy
+        b[1216 + i] = across
+        first_x = np.ceil(min(max(((x0 + mid_x) - HALF) - SLOP, ZERO), wide))
+        last_x = np.floor(min(max(((x1 + mid_x) - HALF) + SLOP, -ONE), wide - ONE))
+        first_y = np.ceil(min(max(((y0 + mid_y) - HALF) - SLOP, ZERO), tall))
+        last_y = np.floor(min(max(((y1 + mid_y) - HALF) + SLOP, -ONE), tall - ONE))
+        ok &= (first_x <= last_x) & (first_y <= last_y)
+        b[1280 + i], b[1344 + i] = first_x if ok else ONE, last_x if ok else ZERO
+        b[1408 + i], b[1472 + i] = first_y if ok else ONE, last_y if ok else ZERO
+
+
+@jit
 def _any_in(counts, first_x, first_y, last_x, last_y):
     """Whether a box has any of the cells that are counted above and to the left of each corner."""
     if first_x > last_x:
@@ -421,8 +487,7 @@ def _hits(
 ):  # fmt: skip
     planes, scales = np.empty((5, 4), np.float64), np.empty((5, 4), np.float64)
     margin_x, margin_y = np.float32(max(width / 2, 4)), np.float32(max(height / 2, 4))
-    far_x, far_y = np.float32(width + margin_x), np.float32(height + margin_y)
-    wide, tall = np.float32(width), np.float32(height)
+    wide, tall, b = np.float32(width), np.float32(height), np.zeros(24 * TILE, np.float32)
     room = height * width + AT_ONCE
     limit = np.full(room, INF, np.float32)  # the greatest depth that is still on the front surface
     best, best_z = np.full(room, reference.EMPTY, np.int64), np.full(room, INF, np.float32)
@@ -470,52 +535,26 @@ def _hits(
         for run in order[:seen]:
             if sweep == 1 and not _any_in(lost, spans[run, 0], spans[run, 1], spans[run, 2], spans[run, 3]):
                 continue
-            m = table[source[runs[run, 0]]]
-            m00, m01, m02, m03 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
-            m10, m11, m12, m13 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
-            m20, m21, m22, m23 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
-            for e in range(runs[run, 0], runs[run, 1]):
-                a0, a1, a2 = plane[e, 0], plane[e, 1], plane[e, 2]
-                u, v = center[e, 0], center[e, 1]
-                oz = ((m22 + u * m20) + v * m21) + a0 * m23
-                x = ((m02 + u * m00) + v * m01) + a0 * m03
-                y = ((m12 + u * m10) + v * m11) + a0 * m13
-                if not (oz > near * a0 and x > -margin_x * oz and x < far_x * oz):
+            some, m = slice(runs[run, 0], runs[run, 1]), table[source[runs[run, 0]]]
+            _images(plane[some], center[some], reach[some], m, near, margin_x, margin_y, wide, tall, b)
+            for i in range(some.stop - some.start):
+                if b[1280 + i] > b[1344 + i]:
                     continue
-                if not (y > -margin_y * oz and y < far_y * oz):
-                    continue
-                mid_x, mid_y = x / oz, y / oz
-                uz, vz = m20 + a1 * m23, m21 + a2 * m23
-                ux, uy = (m00 + a1 * m03) - mid_x * uz, (m10 + a1 * m13) - mid_y * uz
-                vx, vy = (m01 + a2 * m03) - mid_x * vz, (m11 + a2 * m13) - mid_y * vz
-                det0, det_x, det_y = ux * vy - uy * vx, vz * uy - uz * vy, vx * uz - ux * vz
-                if not det0 > ZERO:
-                    continue
-                left, right = np.float32(reach[e, 0]) * STEP, np.float32(reach[e, 1]) * STEP
-                top, bottom = np.float32(reach[e, 2]) * STEP, np.float32(reach[e, 3]) * STEP
-                least = THOUSANDTH * oz
-                x0, x1, y0, y1 = INF, -INF, INF, -INF
-                for corner in range(4):
-                    du, dv = right if corner & 1 else -left, bottom if corner & 2 else -top
-                    inverse = ONE / max((oz + uz * du) + vz * dv, least)
-                    cx, cy = (ux * du + vx * dv) * inverse, (uy * du + vy * dv) * inverse
-                    x0, x1, y0, y1 = min(x0, cx), max(x1, cx), min(y0, cy), max(y1, cy)
-                first_x = np.int64(np.ceil(min(max(((x0 + mid_x) - HALF) - SLOP, ZERO), wide)))
-                last_x = np.int64(np.floor(min(max(((x1 + mid_x) - HALF) + SLOP, -ONE), wide - ONE)))
-                first_y = np.int64(np.ceil(min(max(((y0 + mid_y) - HALF) - SLOP, ZERO), tall)))
-                last_y = np.int64(np.floor(min(max(((y1 + mid_y) - HALF) + SLOP, -ONE), tall - ONE)))
-                if first_x > last_x or first_y > last_y:
-                    continue
+                e = some.start + i
+                first_x, last_x = np.int64(b[1280 + i]), np.int64(b[1344 + i])
+                first_y, last_y = np.int64(b[1408 + i]), np.int64(b[1472 + i])
                 if sweep == 0:
                     spans[run, 0], spans[run, 1] = min(spans[run, 0], first_x), min(spans[run, 1], first_y)
                     spans[run, 2], spans[run, 3] = max(spans[run, 2], last_x), max(spans[run, 3], last_y)
                 elif not _any_in(lost, first_x, first_y, last_x, last_y):
                     continue
-                across = max((x1 - x0) / (left + right), (y1 - y0) / (top + bottom))
-                if not across < INF:
-                    continue
+                u, v, a0, a1, a2 = b[i], b[64 + i], b[128 + i], b[192 + i], b[256 + i]
+                oz, mid_x, mid_y = b[576 + i], b[640 + i], b[704 + i]
+                det0, det_x, det_y = b[768 + i], b[832 + i], b[896 + i]
+                ux, uy, vx, vy, across = b[960 + i], b[1024 + i], b[1088 + i], b[1152 + i], b[1216 + i]
                 u_x, u_y, v_y, v_x, over = vy * oz, vx * oz, ux * oz, uy * oz, oz * det0
-                left, right, top, bottom = -(left + SLOP), right + SLOP, -(top + SLOP), bottom + SLOP
+                left, right = -(b[320 + i] + SLOP), b[384 + i] + SLOP
+                top, bottom = -(b[448 + i] + SLOP), b[512 + i] + SLOP
                 blur = min(max(_log2_ceil((across * across) * HALF), 0), 15)
                 blur += min(max(-_log2_ceil(across * TWO), 0), 15)
                 least_key = (((np.int64(rank[e]) << 6) + blur) << 45) | (name[source[e]] + cell[e])
@@ -526,25 +565,25 @@ def _hits(
                         shift, length = start - row * width, row * width + last_x + 1 - start
                         some_limit, some_front, some_best = limit[start:], front[start:], best[start:]
                         mask = np.int32(0)
-                        for i in range(AT_ONCE):
-                            dx = (np.float32(np.int32(shift + i)) + HALF) - mid_x
+                        for j in range(AT_ONCE):
+                            dx = (np.float32(np.int32(shift + j)) + HALF) - mid_x
                             det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
                             under = (a0 * det + a1 * du) + a2 * dv
                             z = over / under
                             level = _coarse(z)
                             ok = (det > ZERO) & (under > ZERO) & (du >= left * det) & (du <= right * det)
                             ok &= (dv >= top * det) & (dv <= bottom * det)
-                            ok &= (z > near) & (z < INF) & (level <= some_limit[i])
+                            ok &= (z > near) & (z < INF) & (level <= some_limit[j])
                             # It is of use if it may be better than the best, or if it is the new front.
-                            ok &= (some_front[i] > level) | (some_best[i] >= least_key)
-                            mask |= np.int32(1 << i) if ok else np.int32(0)
+                            ok &= (some_front[j] > level) | (some_best[j] >= least_key)
+                            mask |= np.int32(1 << j) if ok else np.int32(0)
                         mask &= (1 << min(length, AT_ONCE)) - 1
                         if mask == 0:
                             continue
-                        for i in range(AT_ONCE):
-                            if not mask & (1 << i):
+                        for j in range(AT_ONCE):
+                            if not mask & (1 << j):
                                 continue
-                            target, dx = start + i, (np.float32(np.int32(shift + i)) + HALF) - mid_x
+                            target, dx = start + j, (np.float32(np.int32(shift + j)) + HALF) - mid_x
                             det, du, dv = det_row + dx * det_x, u_x * dx - u_row, v_row - v_x * dx
                             z, inverse = over / ((a0 * det + a1 * du) + a2 * dv), ONE / det
                             du, dv, level = du * inverse, dv * inverse, _coarse(z)
