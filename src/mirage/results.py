@@ -1,5 +1,8 @@
 """Results on disk: they appear together, or not at all."""
 
+import fcntl
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -53,6 +56,40 @@ def results(folder: str | Path, *names: str) -> Iterator[Path]:
         with _said_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _move(aside / "new", folder, aside / "older")
+
+
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[Path]:
+    """Keep a folder of results to one process, and take away what an earlier one that was killed left half made.
+
+    Nothing is written for it: the lock is on the folder itself, and ends with the process however that ends.
+
+    Args:
+        folder: Of the results; made if missing.
+
+    Yields:
+        The folder.
+
+    Raises:
+        OSError: If another process is at work in it, or it cannot be made.
+    """
+    folder = Path(folder)
+    with _said_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"{folder} is in use by another process: wait for it, or give another folder") from None
+        except OSError:
+            pass  # a disk without locks
+        for left in [*folder.glob(".*"), *folder.glob("*/.mirage-*")]:
+            if re.fullmatch(r"\.mirage-[0-9a-f]{8}|\..+\.[0-9a-f]{8}\.[a-z]+", left.name):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        yield folder
+    finally:
+        os.close(handle)
 
 
 def _move(new: Path, folder: Path, older: Path) -> None:

@@ -222,7 +222,7 @@ def _diffusers_rest(folder: Path, dtype: torch.dtype) -> dict[str, object]:
 
 def _official_rest(folder: Path, dtype: torch.dtype) -> dict[str, object]:
     parts: dict[str, object] = {
-        "vae": load_autoencoder(_only(folder, "*VAE*")),
+        "vae": load_autoencoder(autoencoder_file(folder)),
         "scheduler": UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
     }
     if any(folder.glob("models_t5*")):
@@ -232,6 +232,21 @@ def _official_rest(folder: Path, dtype: torch.dtype) -> dict[str, object]:
             raise ValueError(f"model must have its tokenizer in google/umt5-xxl, but {folder} has no such folder")
         parts["tokenizer"] = AutoTokenizer.from_pretrained(words)
     return parts
+
+
+def autoencoder_file(folder: str | Path) -> Path:
+    """The file of the autoencoder of a model in Wan's own layout.
+
+    Args:
+        folder: Of the model.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return _only(Path(folder), "*VAE*")
 
 
 def load_autoencoder(path: str | Path) -> AutoencoderKLWan:
