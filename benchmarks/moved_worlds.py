@@ -1,6 +1,7 @@
 """What a read at another pose is worth, on held-out exact worlds: nearest, gather, mover, warps in colour, ceiling.
 
 python benchmarks/moved_worlds.py --out results/moved [--model nano] [--size 128] [--worlds 100]
+python benchmarks/moved_worlds.py --out results/moved --against results/other
 
 `--model` is a name or folder of a pipeline, or a folder of `mirage train nano` that has an autoencoder.
 """
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mirage import MiragePipeline
-from mirage.evaluation.moved_worlds import MovedWorlds, evaluate, format_tables
+from mirage.evaluation.moved_worlds import MovedWorlds, compare, evaluate, format_tables
 from mirage.memory import LatentMemory
 from mirage.training.nano import trained_codec
 
@@ -21,7 +22,10 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--worlds", type=int, default=100)
+    parser.add_argument("--against", help="folder of another run: only compare them, world by world")
     options = parser.parse_args()
+    if options.against:
+        return print(compare(options.out, options.against))
     reads = {"nearest": partial(LatentMemory.from_view, read="nearest"), "gather": LatentMemory.from_view}
     if (Path(options.model) / "autoencoder.safetensors").exists():
         codec = trained_codec(Path(options.model))

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from mirage.camera.cameras import Cameras
-from mirage.evaluation.moved_worlds import MOTIONS, MovedWorlds, evaluate, format_tables, read_pair, summarise
+from mirage.evaluation.moved_worlds import (
+    MOTIONS,
+    WARPS,
+    MovedWorlds,
+    compare,
+    evaluate,
+    format_tables,
+    read_pair,
+    summarise,
+)
 from mirage.memory import LatentMemory
 from mirage.video.codec import LatentCodec
 from mirage.video.nano import NanoAutoencoder, NanoCodec
@@ -59,11 +68,18 @@ def test_a_shift_by_whole_cells_costs_nothing_and_by_parts_of_one_only_latents()
     assert off["rgb"] < 1e-5 < off["rgb re-encoded"] < off["gather"] < off["nearest"]
 
 
-def test_outside_the_cells_the_truth_is_decoded():
-    pair = read_pair(Means(), *wall(6), READS)
+def test_outside_the_cells_the_truth_is_decoded_and_inside_no_hole():
+    colour, depth, cameras = wall(6)
+    closer = cameras.cam_from_world.clone()
+    closer[1, 2, 3] = -0.8  # what is seen grows, so that the nearest read leaves rows and columns empty
+    cameras = Cameras(cameras.intrinsics, closer, cameras.height, cameras.width)
+    pair = read_pair(Means(), colour, depth - torch.tensor([0.0, 0.8]).view(2, 1, 1), cameras, READS)
     assert 0 < pair.cells.sum() < pair.cells.numel()
     for latents in (pair.latents["gather"], pair.latents["nearest"]):
         assert torch.equal(latents[:, ~pair.cells], pair.latents["ceiling"][:, ~pair.cells])
+    assert pair.filled["nearest"] < 0.9 and pair.filled["gather"] == 1
+    same = (pair.latents["nearest"] == pair.latents["gather"]).all(0)
+    assert (same & pair.cells).any() and (~same & pair.cells).any()
 
 
 def record(seed, square, cells=10, where="0"):
@@ -72,7 +88,7 @@ def record(seed, square, cells=10, where="0"):
 
 
 def test_errors_are_pooled_in_a_world_and_decibels_averaged_over_worlds():
-    square = {"gather": 1e-2, "rgb": 1e-4, "rgb re-encoded": 1e-3, "ceiling": 1e-3, "mover": 1e-3}
+    square = {"gather": 1e-2, **dict.fromkeys(WARPS, 1e-3), "rgb": 1e-4, "mover": 1e-3}
     results = summarise([record(0, square), record(1, {k: v * 10 for k, v in square.items()}, where="2")])
     every = results["motion"]["all"]["reads"]
     assert np.isclose(every["gather"]["psnr"]["mean"], 15) and np.isclose(every["mover"]["gain"]["mean"], 10)
@@ -84,6 +100,18 @@ def test_errors_are_pooled_in_a_world_and_decibels_averaged_over_worlds():
     assert np.isclose(pooled, -10 * np.log10(0.25 * 1e-2 + 0.75 * 3e-2))
     assert f"above {100 * MOTIONS[-1]:.0f} %" not in format_tables(results)
     assert f"{100 * MOTIONS[1]:.0f} % to {100 * MOTIONS[2]:.0f} %" in format_tables(results)
+
+
+def test_runs_are_compared_world_by_world(tmp_path):
+    square = {"gather": 1e-2, **dict.fromkeys(WARPS[1:], 1e-3)}
+    for name, factor in (("a", 1.0), ("b", 10.0)):
+        (tmp_path / name).mkdir()
+        worlds = [record(seed, {k: v * factor * (seed + 1) for k, v in square.items()}) for seed in (0, 1)]
+        lines = [{"reads": ["gather"]}, *worlds, record(7 + (name == "a"), square)]
+        (tmp_path / name / "worlds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = compare(tmp_path / "a", tmp_path / "b").splitlines()
+    assert len(told) == 4 and told[2].count("+10.00 (+10.00, +10.00)") == 4 and "| up to 3 % |" in told[3]
+    assert "-10.00" in compare(tmp_path / "b", tmp_path / "a")
 
 
 def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path):
@@ -99,6 +127,10 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path):
     assert evaluate(codec, READS, config, tmp_path / "b", on_world=lambda *n: done.append(n)) == whole
     assert done == [(1, 2), (2, 2)] and len(journal.read_text().splitlines()) == 3
     assert json.loads((tmp_path / "b" / "results.json").read_text())["settings"]["size"] == [40, 56]
+    told = compare(tmp_path / "a", tmp_path / "b").splitlines()
+    assert told[0].split(" | ")[-3:-1] == ["gather", "rgb re-encoded"] and "+0.00 (+0.00, +0.00)" in told[2]
+    with pytest.raises(ValueError, match="there must be results in"):
+        compare(tmp_path / "a", tmp_path)
     with pytest.raises(ValueError, match="out must be a new folder or hold results of"):
         evaluate(codec, {"gather": READS["gather"]}, config, tmp_path / "b")
     with pytest.raises(ValueError, match="must be positive"):

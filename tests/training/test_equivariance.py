@@ -59,6 +59,8 @@ def test_the_term_is_added_to_what_is_there_without_it():
         "affine": True,
         "homography": True,
     }
+    double = autoencoder_loss(model, clips, 3, moved_weight=3.0)[0].item()
+    assert double - losses["affine"] == pytest.approx(losses["affine"] - losses["none"], rel=1e-4)
     same = [figures["video_db"].item() for _, figures in found.values()]
     assert same[0] == same[1] == same[2]  # the noise of the other terms is the same
     assert autoencoder_loss(model, clips, 3)[0].item() == losses["affine"]

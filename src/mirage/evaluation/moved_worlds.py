@@ -29,8 +29,9 @@ KINDS = ("walk", "orbit", "truck", "walk", "pan")  # worlds take turns
 GAPS = (2, 4, 8, 16, 32)  # frames between the view that is remembered and the one that is read
 VIDEO = 17  # frames of the video that the autoencoder is tried on
 MOTIONS = (0.03, 0.1, 0.3)  # bounds between classes of motion, in picture widths
+CLASSES = tuple(str(i) for i in range(len(MOTIONS) + 1))
 WAYS = {"way": "rgb", "coded": "rgb re-encoded"}  # which part of the way from the gather there is gone
-WARPS = ("rgb", "rgb re-encoded", "ceiling")
+WARPS = ("rgb", "rgb re-encoded", "decoded, warped, encoded", "ceiling")
 Reads = Mapping[str, Callable[..., Memory]]
 
 
@@ -59,11 +60,12 @@ class PairReads:
     motion: float
     """Median displacement of what both views show, in picture widths."""
     cells: Bool[Tensor, "h w"]
-    """Cells that are compared: wholly seen in both views, and filled by every read."""
+    """Cells that are compared: wholly seen in both views, and filled by the gather and by the warp in colour."""
     covisible: Bool[Tensor, "h w"]
     """Cells wholly seen in both views."""
     decoded: dict[str, Float[Tensor, "3 H W"]]
-    """The view by each read, with the truth's own latents (or pixels) outside the cells, so that no hole is seen."""
+    """The view by each read, with the truth's own latents (or pixels) outside the cells, so that no hole is seen; what
+    a read leaves empty within them is the gather's."""
     latents: dict[str, Float[Tensor, "c h w"]]
     """What was decoded; none for the warp in colour."""
     filled: dict[str, float]
@@ -85,10 +87,11 @@ def read_pair(
         colour: Both views, in [-1, 1].
         depth: Their z-depth in world units, all of it known.
         cameras: Their cameras.
-        reads: Ways to remember a latent view, called as `LatentMemory.from_view` is.
+        reads: Ways to remember a latent view, called as `LatentMemory.from_view` is; one is "gather".
 
     Returns:
-        The reads, a warp of the colours with and without the autoencoder, and the ceiling: the second view itself.
+        The reads; the colours warped, and encoded after that; what the first view's latents decode to, warped and
+        encoded, which is what is in the latents; and the ceiling: the second view itself.
     """
     stride, (height, width) = codec.stride, colour.shape[2:]
     own = codec.encode(colour[:, None])[:, 0]
@@ -97,15 +100,18 @@ def read_pair(
         mask.unflatten(1, (width // stride, stride)).unflatten(0, (height // stride, stride)).all(3).all(1)
     )
     got = {name: from_view(own[:1], depth[:1], cameras[0]).read(cameras[1]) for name, from_view in reads.items()}
-    cloud = ColourMemory.from_view(own[:1], depth[:1], cameras[0], frames=colour[:1], codec=codec)
-    rendered, pixels = cloud.render(cameras[1])
+    colours = lambda frames: ColourMemory.from_view(own[:1], depth[:1], cameras[0], frames=frames, codec=codec)
+    rendered, pixels = colours(colour[:1]).render(cameras[1])
+    again, _ = colours(codec.decode(own[:1, None])[:, 0].clamp(-1, 1)).render(cameras[1])
     hits = {name: known.visible[0] for name, known in got.items()} | {"rgb": whole(pixels.visible[0])}
     covisible = whole(seen)
-    cells = torch.stack([covisible, *hits.values()]).all(0)
+    cells = covisible & hits["gather"] & hits["rgb"]
     inside = cells.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
-    warped = torch.where(inside, rendered[0], colour[1])
-    latents = {name: torch.where(cells, known.features[0], own[1]) for name, known in got.items()}
-    latents |= {"rgb re-encoded": codec.encode(warped[None, None])[0, 0], "ceiling": own[1]}
+    warped, rewarped = (torch.where(inside, frames[0], colour[1]) for frames in (rendered, again))
+    best = lambda known: torch.where(known.visible[0], known.features[0], got["gather"].features[0])
+    latents = {name: torch.where(cells, best(known), own[1]) for name, known in got.items()}
+    encoded = codec.encode(torch.stack([warped, rewarped])[:, None])[:, 0]
+    latents |= dict(zip(WARPS[1:], [*encoded, own[1]], strict=True))
     decoded = codec.decode(torch.stack(list(latents.values()))[:, None])[:, 0].clamp(-1, 1)
     pictures = dict(zip(latents, decoded, strict=True))
     xy, _ = cameras[0].project(cameras[1].unproject(depth[1:]).reshape(-1, 3))
@@ -199,7 +205,7 @@ def evaluate(
 
     Args:
         codec: The autoencoder.
-        reads: As for `read_pair`; they must contain "gather".
+        reads: As for `read_pair`.
         config: What to measure.
         out: Folder of the results; made if missing. One folder for one codec, its reads and one size.
         sheets: Worlds of which a picture is made.
@@ -248,12 +254,9 @@ def summarise(records: list[dict]) -> dict:
     """
     column = lambda key: np.array([r[key] for r in records], float)
     result: dict = {"image": bootstrap(column("image")), "video": bootstrap(column("video")), "motion": {}}
-    classes = [str(i) for i in range(len(MOTIONS) + 1)]
-    names = next(iter(record[c]["reads"] for record in records for c in classes if c in record))
-    for name in ("all", *classes):
-        chosen = classes if name == "all" else [name]
-        worlds = [[r[c] for c in chosen if c in r] for r in records]
-        worlds = [w for w in worlds if w]
+    names = next(iter(record[c]["reads"] for record in records for c in CLASSES if c in record))
+    for name in ("all", *CLASSES):
+        worlds = [w for r in records if (w := _of_class(r, name))]
         if not worlds:
             continue
         mean = partial(_means, worlds)
@@ -273,27 +276,87 @@ def summarise(records: list[dict]) -> dict:
     return result
 
 
+def compare(first: str | os.PathLike, second: str | os.PathLike) -> str:
+    """What one run has over another in dB, paired by the worlds that both have measured.
+
+    Args:
+        first: Folder of its results.
+        second: Folder of the other's.
+
+    Returns:
+        A table in Markdown: a row per class of motion, a column per read of both.
+
+    Raises:
+        ValueError: If there is no such run, or they have no world in common.
+    """
+    (reads, mine), (others, theirs) = _journal(first), _journal(second)
+    reads = [read for read in reads if read in others] + list(WARPS[1:])
+    seeds = sorted(mine.keys() & theirs.keys())
+    if not seeds:
+        raise ValueError(f"both runs must have measured some worlds alike, got none in {first} and {second}")
+    rows = [f"| motion | pictures | video | {' | '.join(reads)} |", "|---" + "|--:" * (len(reads) + 2) + "|"]
+    for name in ("all", *CLASSES):
+        pairs = [(mine[s], theirs[s]) for s in seeds if _of_class(mine[s], name)]
+        if not pairs:
+            continue
+        alone = [np.array([a[key] - b[key] for a, b in pairs]) for key in ("image", "video")]
+        sums = [[_of_class(run, name) for run in one] for one in zip(*pairs, strict=True)]
+        moved = [10 * np.log10(_means(sums[1], read, "square") / _means(sums[0], read, "square")) for read in reads]
+        rows.append(
+            f"| {_title(name)} | " + " | ".join(_shown(bootstrap(each), sign="+") for each in alone + moved) + " |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _journal(folder: str | os.PathLike) -> tuple[list[str], dict[int, dict]]:
+    path = Path(folder) / "worlds.jsonl"
+    if not path.exists():
+        raise ValueError(f"there must be results in {folder}, but {path.name} is missing")
+    head, *lines = map(json.loads, path.read_text().split("\n")[:-1])
+    return head["reads"], {line["seed"]: line for line in lines}
+
+
+def _of_class(record: dict, name: str) -> list[dict]:
+    """The sums of a world in one class of motion, or in all."""
+    return [record[c] for c in (CLASSES if name == "all" else [name]) if c in record]
+
+
 def _means(worlds: list[list[dict]], read: str, key: str) -> Float[np.ndarray, "n"]:
     return np.array([sum(c["reads"][read][key] for c in w) / sum(c["cells"] for c in w) for w in worlds])
 
 
 def format_tables(results: dict) -> str:
     """The results as Markdown: a table per class of motion."""
-    bounds = [f"{100 * m:.0f} %" for m in MOTIONS]
-    titles = [f"up to {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"above {bounds[-1]}"]
-    show = lambda x, digits=2: (
-        "-" if x is None else f"{x['mean']:.{digits}f} ({x['low']:.{digits}f}, {x['high']:.{digits}f})"
-    )
-    text = [f"Autoencoder alone: pictures {show(results['image'])} dB, video {show(results['video'])} dB."]
+    text = [f"Autoencoder alone: pictures {_shown(results['image'])} dB, video {_shown(results['video'])} dB."]
     for name, part in results["motion"].items():
-        title = "All motions" if name == "all" else f"Motion {titles[int(name)]} of the width"
-        text += ["", f"{title}, {part['worlds']} worlds:", ""]
+        text += ["", f"Motion: {_title(name)}, {part['worlds']} worlds.", ""]
         text += [
             "| read | PSNR, dB | over the gather, dB | way to the RGB warp | and re-encoded | NMSE | cosine | filled |"
         ]
         text += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
         for read, row in part["reads"].items():
             ways = ["-" if row[key] is None else f"{100 * row[key]:.0f} %" for key in WAYS]
-            cells = [show(row["psnr"]), show(row["gain"]), *ways, show(row.get("nmse")), show(row.get("cosine"))]
+            cells = [
+                _shown(row["psnr"]),
+                _shown(row["gain"]),
+                *ways,
+                _shown(row.get("nmse")),
+                _shown(row.get("cosine")),
+            ]
             text.append(f"| {read} | " + " | ".join(cells) + f" | {100 * row['filled']['mean']:.1f} % |")
     return "\n".join(text) + "\n"
+
+
+def _title(name: str) -> str:
+    """A class of motion in words, in parts of the picture's width."""
+    bounds = [f"{100 * m:.0f} %" for m in MOTIONS]
+    titles = [f"up to {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds)), f"above {bounds[-1]}"]
+    return "all" if name == "all" else titles[int(name)]
+
+
+def _shown(value: dict | None, sign: str = "") -> str:
+    return (
+        "-"
+        if value is None
+        else " ".join((f"{value['mean']:{sign}.2f}", f"({value['low']:{sign}.2f},", f"{value['high']:{sign}.2f})"))
+    )

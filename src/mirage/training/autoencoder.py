@@ -22,6 +22,7 @@ def autoencoder_loss(
     align: float = 0.05,
     noise: float = 0.04,
     equivariance: Equivariance = "affine",
+    moved_weight: float = 1.5,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Reconstruction of the clip, of its pictures alone, and of pictures moved in latent space.
 
@@ -35,6 +36,7 @@ def autoencoder_loss(
         align: Weight of the distance between video and image latents, relative to the latents' variance.
         noise: Noise that the decoder must bear, relative to each channel's deviation.
         equivariance: The maps of the third demand: "affine", the wider "homography", or "none" to do without it.
+        moved_weight: Weight of the third demand, relative to the first.
 
     Returns:
         The loss, and figures for the curve (PSNR in dB of the decodings, the mismatch).
@@ -59,7 +61,7 @@ def autoencoder_loss(
         moved = model.decode(warp(alone[some], maps)[:, None])[:, 0]
         target = warp(shown, maps)
         inside = warp(torch.ones_like(target[:, :1]), maps) > 0.999
-        loss = loss + 1.5 * _distance(moved * inside, target * inside)
+        loss = loss + moved_weight * _distance(moved * inside, target * inside)
         figures["moved_db"] = psnr(moved * inside, target * inside) + 10 * inside.float().mean().log10()
     return loss, {name: figure.detach() for name, figure in figures.items()}
 

@@ -46,6 +46,7 @@ class NanoRecipe:
         batch: Shards per step; one on a CPU, more for a device that is quick with large batches.
         workers: Processes that make the samples.
         equivariance: How the autoencoder's latents are moved in training: "none", "affine" or "homography".
+        moved_weight: Weight of that in the autoencoder's loss.
         seed: Of weights and batches; worlds are numbered from 0.
         stop_after: Seconds after which a stage saves and the command returns, to be resumed.
     """
@@ -59,6 +60,7 @@ class NanoRecipe:
     batch: int = 1
     workers: int = 1
     equivariance: str = "affine"
+    moved_weight: float = 1.5
     seed: int = 0
     stop_after: float | None = None
 
@@ -127,7 +129,8 @@ def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -
 
     def loss(model: nn.Module, step: int) -> tuple:
         with mixed(device):
-            return autoencoder_loss(model, crops.batch(step, recipe.batch), step, equivariance=recipe.equivariance)
+            batch, kind = crops.batch(step, recipe.batch), recipe.equivariance
+            return autoencoder_loss(model, batch, step, equivariance=kind, moved_weight=recipe.moved_weight)
 
     return fit(
         "autoencoder", model, loss, Schedule(steps=recipe.autoencoder_steps, lr=1.5e-3), folder, recipe.stop_after
