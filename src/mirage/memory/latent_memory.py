@@ -14,6 +14,7 @@ from mirage.kernels import ops
 from mirage.memory.files import load_surfels, save_surfels
 from mirage.memory.memory import FLOATS, Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
 from mirage.memory.merge import append, merge
+from mirage.memory.mover import LatentMover
 from mirage.memory.store import Surfels
 
 Read = Literal["gather", "nearest", "nearest-corner"]
@@ -43,8 +44,18 @@ class LatentMemory(Memory):
         [0.75, 3.75]
     """
 
-    def __init__(self, surfels: Surfels, stride: int, *, read: Read = "gather", budget_bytes: int | None = None):
+    def __init__(
+        self,
+        surfels: Surfels,
+        stride: int,
+        *,
+        read: Read = "gather",
+        budget_bytes: int | None = None,
+        mover: LatentMover | None = None,
+    ):
+        _check_mover(mover, surfels.features.shape[1], read)
         self.surfels = surfels
+        self.mover = mover
         self.stride = stride
         self.budget_bytes = budget_bytes
         self._read = read
@@ -63,6 +74,7 @@ class LatentMemory(Memory):
         read: Read = "gather",
         dtype: torch.dtype | None = None,
         budget_bytes: int | None = None,
+        mover: LatentMover | None = None,
     ) -> "LatentMemory":
         """A memory of one view: what was given. It wins over all that is imagined later and is never forgotten.
 
@@ -75,6 +87,7 @@ class LatentMemory(Memory):
             read: "gather", "nearest" or "nearest-corner".
             dtype: How features are stored; that of `latents` if None.
             budget_bytes: Bound on `nbytes`; None for no bound.
+            mover: Mends what is read at other poses; not kept in files.
 
         Returns:
             The memory.
@@ -95,7 +108,7 @@ class LatentMemory(Memory):
         camera = _on_cells(cameras, height, width, read)
         surfels = Surfels.of_views(stored, lifted, camera, lifted.valid, 0)
         check_budget(budget_bytes, surfels.nbytes)
-        memory = cls(surfels, stride, read=read, budget_bytes=budget_bytes)
+        memory = cls(surfels, stride, read=read, budget_bytes=budget_bytes, mover=mover)
         memory._next_name = 1
         return memory
 
@@ -136,6 +149,8 @@ class LatentMemory(Memory):
         if self._read == "gather":
             hits = self.surfels.render(camera)
             index, depth, features, unmoved = hits.index, hits.depth, self.surfels.sample(hits), hits.unmoved
+            if self.mover is not None:
+                features = self.mover(self.surfels, features, hits, camera)
         else:
             points = self.surfels.points
             features, index = ops.splat_nearest(
@@ -233,6 +248,7 @@ class LatentMemory(Memory):
         stride: int | None = None,
         channels: int | None = None,
         device: torch.device | str = "cpu",
+        mover: LatentMover | None = None,
     ) -> "LatentMemory":
         """Read a memory that `save` wrote. On the CPU its tensors are pages of the file, loaded when they are touched.
 
@@ -241,6 +257,7 @@ class LatentMemory(Memory):
             stride: The stride that it must have, that of the codec in use; any if None.
             channels: The channels that it must have; any if None.
             device: Where the memory shall live.
+            mover: Mends what is read at other poses; it must be on `device`.
 
         Returns:
             The memory, equal to the one that was saved.
@@ -269,7 +286,7 @@ class LatentMemory(Memory):
                 f"and {wanted[1]!r} channels are asked for: use the model that it was made with"
             )
         surfels = Surfels(**{key: tensor.to(device) for key, tensor in surfels.tensors.items()}, grid=surfels.grid)
-        memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"])
+        memory = cls(surfels, holds[0], read=settings["read"], budget_bytes=settings["budget_bytes"], mover=mover)
         memory._next_name = settings["next_name"]
         return memory
 
@@ -284,6 +301,21 @@ def _stored(latents: Float[Tensor, "v c h w"], dtype: torch.dtype) -> Float[Tens
             f"{float(latents.abs().amax()):.3g}: keep them as bfloat16"
         )
     return stored
+
+
+def _check_mover(mover: LatentMover | None, channels: int, read: Read) -> None:
+    """Refuse a mover that cannot mend these reads."""
+    if mover is None:
+        return
+    if not isinstance(mover, LatentMover):
+        raise ValueError(f"mover must be a LatentMover or None, got {type(mover).__name__}: use from_pretrained")
+    if mover.channels != channels:
+        raise ValueError(
+            f"mover must be for {channels} channels, those of the latents, got {mover.channels}: use the mover that "
+            "was trained for this codec"
+        )
+    if read != "gather":
+        raise ValueError(f'mover mends the read "gather" alone, got {read!r}: leave the mover out')
 
 
 def _on_cells(cameras: Cameras, height: int, width: int, read: Read) -> Cameras:
