@@ -214,15 +214,15 @@ def _merge_some(
     retired = before - len(surfels)
 
     # What is written: only what this call has written so far is looked at anew for each view.
-    pending, fates = Surfels.empty(surfels.features.new_zeros(0, *features.shape[1:])), []
-    for view in range(len(features)):
+    pending, fates = Surfels.empty(surfels.features.new_zeros(0, *features.shape[1:])), {}
+    for view in _by_news(local, hits, lifted):
         one = slice(view, view + 1)
         chosen, fate = _choose(local, hits[view], pending.about(origin), _of(lifted, one), near[view])
         if bool(chosen.any()):
             written = Surfels.of_views(features[one], _of(lifted, one), cameras[view], chosen, name + view)
             pending = pending.joined(written)
-        fates.append(fate)
-    fate = _Fate(**{key: torch.cat([getattr(f, key) for f in fates]) for key in vars(fates[0])})
+        fates[view] = fate
+    fate = _Fate(**{key: torch.cat([getattr(fates[v], key) for v in sorted(fates)]) for key in vars(fate)})
 
     # What goes: the coarse behind the fine, then what is least useful.
     keep = torch.ones(len(surfels) + len(pending), dtype=torch.bool, device=surfels.cell.device)
@@ -236,6 +236,21 @@ def _merge_some(
         surfels = surfels.joined(pending, stay)
     counts = {key: int(getattr(fate, key).sum()) for key in vars(fate)} | {"invalid": int((~lifted.valid).sum())}
     return surfels, UpdateReport(**counts, written=len(pending), retired=retired, evicted=evicted)
+
+
+def _by_news(surfels: Surfels, hits: Hits, lifted: LiftedViews) -> list[int]:
+    """The views in the order in which they are written: first those that show most of what is not known."""
+    known = _known(surfels, hits, lifted)[1].flatten(1).sum(1)
+    return (lifted.valid.flatten(1).sum(1) - known).sort(descending=True, stable=True)[1].tolist()
+
+
+def _known(
+    surfels: Surfels, hits: Hits, lifted: LiftedViews
+) -> tuple[Bool[Tensor, "v h w"], Bool[Tensor, "v h w"], Float[Tensor, "v h w"]]:
+    """Cells at whose depth there are elements, those of them where they are fine enough; and the elements' depth."""
+    surface = torch.where(hits.index >= 0, hits.depth, torch.inf)
+    agrees = (lifted.depth <= surface * (1 + AGREE)) & (surface <= lifted.depth * (1 + AGREE))
+    return agrees, agrees & (surfels.shows_first(hits.index) | (hits.size <= COARSE)), surface
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,12 +273,8 @@ def _choose(
     for known, seen in ((surfels, hits), (pending, pending.render(camera) if len(pending) else None)):
         if seen is None or not len(known):
             continue
-        surface, element = torch.where(seen.index >= 0, seen.depth, torch.inf), seen.index.clamp(min=0)
-        agrees = (depth <= surface * (1 + AGREE)) & (surface <= depth * (1 + AGREE))
-        explained |= agrees
-        given = known.name[known.source[element].long()] == 0
-        fine |= agrees & (given | (seen.size <= COARSE))
-        front = torch.minimum(front, surface)
+        agrees, enough, surface = _known(known, seen, lifted)
+        explained, fine, front = explained | agrees, fine | enough, torch.minimum(front, surface)
     rejected = valid & (depth > front * (1 + AGREE))
     explained &= valid & ~rejected
     refined, new = explained & ~fine, valid & ~explained & ~rejected
@@ -282,7 +293,7 @@ def _choose(
         rejected[new], new[new.clone()] = through, ~through
 
     write = new | refined
-    ring = lambda mask: (torch.nn.functional.max_pool2d(mask.float(), 3, 1, 1) > 0) & explained & ~refined
+    ring = lambda mask: _beside(mask, lifted) & explained & ~refined
     seam = ring(write)
     if bool(seam.any()):  # unless it has been written from this place
         spacing = torch.zeros_like(points[seam][:, 0])
@@ -292,6 +303,18 @@ def _choose(
     chosen |= ring(chosen) & seam & ~hides
     fate = _Fate(new=new & ~lost, refined=refined & ~lost, explained=explained & ~refined, rejected=rejected | lost)
     return chosen, fate
+
+
+def _beside(mask: Bool[Tensor, "1 h w"], lifted: LiftedViews) -> Bool[Tensor, "1 h w"]:
+    """Cells next to those of the mask, and on one surface with them: either plane foretells the other's depth."""
+    height, width = mask.shape[1:]
+    around = torch.nn.functional.pad(torch.cat([lifted.plane, mask[..., None]], -1), (0, 0, 1, 1, 1, 1))
+    mine, out = lifted.plane, torch.zeros_like(mask)
+    foretells = lambda a, b, x, y: (a[..., 0] + a[..., 1] * x + a[..., 2] * y - b[..., 0]).abs() <= AGREE * b[..., 0]
+    for y, x in ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)):
+        other = around[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+        out |= (other[..., 3] > 0) & (foretells(mine, other, x, y) | foretells(other, mine, -x, -y))
+    return out
 
 
 def _hiding(
