@@ -40,6 +40,8 @@ ROOMS_OF = {  # third-party package -> the only rooms that may import it
     "matplotlib": {"training", "evaluation"},
     "skimage": {"evaluation"},
     "cv2": {"evaluation"},
+    "torchmetrics": {"evaluation"},
+    "pycolmap": {"evaluation"},
     "fastapi": {"explorer"},
     "starlette": {"explorer"},
     "uvicorn": {"explorer"},

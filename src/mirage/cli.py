@@ -1,10 +1,12 @@
 """The command `mirage`: it parses, calls and prints; every mistake of a user is one sentence and exit code 2."""
 
 import argparse
+import difflib
 import io
 import logging
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -15,9 +17,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from pathlib import Path
 from typing import NoReturn
 
+from mirage.batch_command import add_batch, generate_batch
+from mirage.evaluate_command import add_evaluate, evaluation_packages
 from mirage.explore_command import add_command as add_explore_command
 from mirage.model_command import add_doctor, add_model_options, dry_run, said, settle, too_small, weights_of
+from mirage.prepare_command import add_command as add_prepare_command
 from mirage.results import results
+from mirage.train_command import add_commands as add_train_commands
 from mirage.world_command import add_commands as add_world_commands
 
 ASSETS = Path(__file__).parent / "assets"
@@ -69,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(arguments: argparse.Namespace) -> None:
     """One picture and a path in, a video out."""
+    if arguments.batch:
+        return generate_batch(arguments, lambda words: _parser().parse_args(words))
     if arguments.dry_run:
         return dry_run(arguments)
     if arguments.world:
@@ -226,31 +234,9 @@ def cameras(arguments: argparse.Namespace) -> None:
         print(f"\n{save_trajectory(arguments.to[1], path.file_cameras, arguments.to[0])}")
 
 
-def evaluate_closed_loop(arguments: argparse.Namespace) -> None:
-    """The table of the closed loop."""
-    with _evaluation_packages():
-        from mirage.evaluation.closed_loop import ClosedLoop, evaluate
-        from mirage.evaluation.report import format_table
-
-    config = ClosedLoop(
-        model=arguments.model,
-        worlds=arguments.worlds,
-        first_seed=arguments.first_seed,
-        rows=tuple(arguments.rows),
-        frames=arguments.frames,
-        steps=arguments.steps,
-        depth=arguments.depth,
-        device=_device(arguments.device),
-        sheets=arguments.sheets,
-    )
-    result = evaluate(config, arguments.out, processes=arguments.processes)
-    print(format_table(result))
-    print(f"results: {arguments.out}")
-
-
 def bench_memory(arguments: argparse.Namespace) -> None:
     """The memory measured."""
-    with _evaluation_packages():
+    with evaluation_packages():
         from mirage.evaluation.bench import MemoryBench, run
 
     shared = arguments.data or os.environ.get("MIRAGE_SHARED")
@@ -268,34 +254,13 @@ def bench_memory(arguments: argparse.Namespace) -> None:
     _print_files(arguments.out, "memory.md", "memory.json", "memory.png")
 
 
-def train_nano(arguments: argparse.Namespace) -> None:
-    """The embedded model, from nothing."""
-    from mirage.training.nano import STAGES, NanoRecipe, train_nano
-
-    given = {name: getattr(arguments, name) for name in _RECIPE if getattr(arguments, name) is not None}
-    if arguments.minutes is not None:
-        given["stop_after"] = 60 * arguments.minutes
-    stages = tuple(arguments.stage or STAGES)
-    whole = train_nano(Path(arguments.out), NanoRecipe(**given), stages=stages, device=_device(arguments.device))
-    print(f"{'complete' if whole else 'stopped, the same command goes on'}: {arguments.out}")
-
-
-_RECIPE = {
-    "shards": "shards of eight clips of exact worlds",
-    "autoencoder_steps": "steps of the autoencoder",
-    "equivariance": "how its latents are moved meanwhile: none, affine (default) or homography",
-    "denoiser_steps": "steps of the denoiser",
-    "depth_steps": "steps of the depth head",
-    "batch": "shards per step",
-    "workers": "processes that make the samples",
-    "seed": "of weights and batches",
-}
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are those of all the command."""
 
     def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1, 0.4)
+            message += f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
@@ -317,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--memory", choices=("latent", "colour", "none"), default="latent", help="kind of memory")
     _add_sampling(one)
+    add_batch(one, _whole)
 
     one = _command(commands, "preview", preview, "show in seconds what the memory will know along a path")
     _add_inputs(one)
@@ -360,24 +326,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add_explore_command(commands, _command, _whole, _number, _add_model)
 
-    kinds = commands.add_parser("evaluate", help="measure a model").add_subparsers(required=True, metavar="WHAT")
-    one = _command(
-        kinds, "closed-loop", evaluate_closed_loop, "are places still there on return, seen ones and imagined ones?"
-    )
-    one.set_defaults(left="what was measured is kept, the same command goes on")
-    one.add_argument("--out", required=True, metavar="DIR", help="folder of the results, resumed if it holds some")
-    one.add_argument("--worlds", type=_positive, default=100, metavar="N", help="number of held-out worlds (100)")
-    one.add_argument(
-        "--first-seed", type=_seed, default=1_000_000, metavar="N", help="seed of the first world (1000000)"
-    )
-    rows = ("latent", "latent-nearest", "colour", "none")
-    one.add_argument("--rows", nargs="+", default=rows, choices=rows, help="kinds of memory (all)")
-    one.add_argument("--frames", type=_frames, default=65, metavar="N", help="1 + a multiple of 16 (65)")
-    one.add_argument("--steps", type=_positive, metavar="N", help="calls of the denoiser per chunk")
-    one.add_argument("--depth", choices=("known", "head"), default="known", help="depth of the input picture (known)")
-    one.add_argument("--sheets", type=_whole(0), default=4, metavar="N", help="worlds that are shown as pictures (4)")
-    one.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, metavar="N", help="worlds at a time")
-    _add_model(one)
+    add_evaluate(commands, _command, _whole, _number, _add_model)
+
+    add_prepare_command(commands, _command, _whole, _number, {"size": _size, "four": _four, "device": _add_device})
 
     add_doctor(commands, _command, _number)
 
@@ -393,18 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--threads", type=_positive, metavar="N", help="of all that is measured (as torch has them)")
     one.add_argument("--data", metavar="DIR", help="folder with data/ of the real sequences (MIRAGE_SHARED)")
 
-    kinds = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="WHAT")
-    one = _command(kinds, "nano", train_nano, "train the embedded model from nothing; resumes where it stopped")
-    one.set_defaults(left="the same command goes on from the last checkpoint")
-    one.add_argument("--out", required=True, metavar="DIR", help="folder of clips, checkpoints, curves and the model")
-    one.add_argument("--stage", action="append", metavar="NAME", help="only this stage; may be repeated")
-    one.add_argument(
-        "--minutes", type=_number(0.0, 1e6), metavar="N", help="stop each stage after so long, to be resumed"
-    )
-    for name, about in _RECIPE.items():
-        kind = {"seed": _seed, "equivariance": str}.get(name, _positive)
-        one.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="KIND" if kind is str else "N", help=about)
-    _add_device(one)
+    add_train_commands(commands, _command, _whole, _number, _add_device)
     return parser
 
 
@@ -557,6 +497,8 @@ def _check_picture(image: str) -> None:
 
 
 def _load(kind: type, arguments: argparse.Namespace) -> object:
+    if (ready := getattr(arguments, "pipeline", None)) is not None:
+        return ready  # kept from another job of a batch
     device = _device(arguments.device)  # a wrong one is refused before anything is loaded
     if getattr(arguments, "depth_model", None) or getattr(arguments, "movers", None):
         from mirage.checkpoint.named import depth_estimator, segmenter
@@ -651,18 +593,6 @@ def _print_speed(seconds: dict[str, float], frames: int, total: float) -> None:
 def _print_files(folder: str, *names: str) -> None:
     for name in names:
         print(f"{Path(folder, name)}")
-
-
-@contextmanager
-def _evaluation_packages() -> Iterator[None]:
-    """A package that only evaluation needs and that is not there is said in one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("cv2", "matplotlib", "skimage"):
-            raise
-        raise ValueError(f"evaluation needs {package}: pip install 'mirage-world[evaluate]'") from error
 
 
 def _prepare_logging(verbose: bool) -> None:

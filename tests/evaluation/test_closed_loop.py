@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from mirage.evaluation import ClosedLoop, evaluate, format_table
-from mirage.evaluation.closed_loop import CONTROLS, HELD_OUT, MEMORIES, make_walk, measure, roll_out
+from mirage.evaluation.closed_loop import measure
 from mirage.evaluation.metrics import CAP, psnr
+from mirage.evaluation.rows import CONTROLS, MEMORIES, roll_out
+from mirage.evaluation.worlds import HELD_OUT, make_walk
 from mirage.pipeline import MiragePipeline
 from mirage.scenes import Worlds, render
 from mirage.video.io import read_image, tensor_to_images
@@ -35,7 +37,8 @@ def walk():
 def records(out):
     """What was measured, without what a clock says."""
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()[1:]]
-    return {(r["seed"], r["row"]): {k: v for k, v in r.items() if k != "seconds"} for line in lines for r in line}
+    clock = ("seconds", "frames_per_second")
+    return {(r["scene"], r["row"]): {k: v for k, v in r.items() if k not in clock} for line in lines for r in line}
 
 
 def test_visits_are_the_very_same_views(walk, config):
@@ -66,7 +69,7 @@ def test_the_ceiling_is_what_the_autoencoder_does(whole, config, walk):
     codec = MiragePipeline.from_pretrained(config.model).codec
     with torch.no_grad():
         video = tensor_to_images(codec.decode(codec.encode(walk.colour[None]))[0])
-    record = records(whole[0])[HELD_OUT, "autoencoder"]
+    record = records(whole[0])[f"world-{HELD_OUT}", "autoencoder"]
     assert record["observed_psnr"] == pytest.approx(psnr(video[-1], walk.frames[0]), abs=1e-3)
     assert record["all_psnr"] == pytest.approx(psnr(video[1:], walk.frames[1:]), abs=1e-3)
     assert record["curves"]["all"][5] == pytest.approx(psnr(video[5], walk.frames[5]), abs=1e-3)
@@ -74,11 +77,11 @@ def test_the_ceiling_is_what_the_autoencoder_does(whole, config, walk):
 
 def test_the_first_view_of_the_memory_is_the_decoded_input(config, walk):
     pipeline = MiragePipeline.from_pretrained(config.model)
-    video, size = roll_out(pipeline, walk, "memory-only", config)
+    video, sizes = roll_out(pipeline, walk, "memory-only", config)
     with torch.no_grad():
         first = pipeline.codec.decode(pipeline.codec.encode(walk.colour[:1][None]))[0, 0]
     assert np.abs(video[0].astype(int) - tensor_to_images(first)).max() <= 1
-    assert size > 0
+    assert sizes[-1] > 0
 
 
 def test_rows_and_controls(whole):
@@ -91,20 +94,20 @@ def test_rows_and_controls(whole):
     assert (out / "table.md").read_text() == table == format_table(json.loads((out / "results.json").read_text()))
     assert table.count("\n| ") > len(results["rows"]) and "nan" not in table
     assert (out / "curves.png").stat().st_size > 0
-    assert read_image(out / f"sheet-{HELD_OUT}.png").shape[1] > 5 * 48
-    assert not (out / f"sheet-{HELD_OUT + 1}.png").exists()
+    assert read_image(out / f"sheet-world-{HELD_OUT}.png").shape[1] > 5 * 48
+    assert not (out / f"sheet-world-{HELD_OUT + 1}.png").exists()
 
 
 def test_what_was_interrupted_goes_on(whole, config, tmp_path):
     first = evaluate(replace(config, worlds=1, rows=("none",)), tmp_path, processes=1)
-    assert list(first["rows"]) == ["none", *CONTROLS] and first["worlds"] == 1
+    assert list(first["rows"]) == ["none", *CONTROLS] and first["scenes"] == 1
     with open(tmp_path / "results.jsonl", "ab") as file:
-        file.write(b'[{"seed": 10000')  # the power went off here
+        file.write(b'[{"scene": "wor')  # the power went off here
     seen = []
-    evaluate(config, tmp_path, processes=1, on_world=lambda done, total: seen.append((done, total)))
+    evaluate(config, tmp_path, processes=1, on_scene=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert records(tmp_path) == records(whole[0])
-    evaluate(config, tmp_path, processes=1, on_world=lambda done, total: seen.append((done, total)))
+    evaluate(config, tmp_path, processes=1, on_scene=lambda done, total: seen.append((done, total)))
     assert seen[3:] == [(2, 2)]
 
 

@@ -1,184 +1,107 @@
-"""The closed loop: walk A-B-A-B-A through held-out exact worlds, and measure whether A and B are still there.
+"""The closed loop: leave a place, come back, and measure whether it is still there.
 
-A is in the input picture, B is not: a return to A asks whether what was *observed* is kept, a return to B whether what
-was *imagined* is. Every table has two controls, because a return alone is won by a model that imagines nothing.
+On held-out exact worlds the walk is A-B-A-B-A: A is in the input picture, B is not, so a return to A asks whether what
+was *observed* is kept, a return to B whether what was *imagined* is. In an RGB-D folder the walk is a recorded loop, to
+its end and back again. From any picture it is a path there and back. Every table has two controls, because a return
+alone is won by a model that imagines nothing.
 """
 
-import functools
-import hashlib
-import json
-import logging
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float32, UInt8
-from torch import Tensor
 
-from mirage.camera.cameras import Cameras
 from mirage.evaluation import metrics
-from mirage.evaluation.report import write_report
-from mirage.geometry.nano import FAR
-from mirage.memory import LatentMemory
-from mirage.pipeline import EMBEDDED, MiragePipeline
-from mirage.scenes import Worlds, render, sample_path
-from mirage.video.io import tensor_to_images, write_image
+from mirage.evaluation.bench.tables import Table
+from mirage.evaluation.page import Picture, markdown, write_page
+from mirage.evaluation.report import (
+    INTERVALS,
+    Panel,
+    differences_table,
+    draw,
+    rows_table,
+    scenes_table,
+    summarise,
+)
+from mirage.evaluation.rows import roll_out
+from mirage.evaluation.sources import Cut, cut_walk, kind_of, loops, picture_walk
+from mirage.evaluation.study import load_model
+from mirage.evaluation.task import Place, Settings, begin, carry_out, films, show
+from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
+from mirage.pipeline import MiragePipeline
+from mirage.video.io import read_image, write_image, write_json
+from mirage.video.picture import contact_sheet
 
-logger = logging.getLogger(__name__)
-HELD_OUT = 1_000_000  # training uses seeds from 0 on
-MEMORIES = {  # row -> what `MiragePipeline` takes as memory
-    "latent": "latent",
-    "latent-nearest": functools.partial(LatentMemory.from_view, read="nearest-corner"),
-    "colour": "colour",
-    "none": "none",
-}
-CONTROLS = ("memory-only", "autoencoder")
-Depth = Literal["known", "head"]
+USED = ("psnr", "ssim", "lpips", "flow", "detail")
+WAY = ("the picture", "going", "far", "coming", "back")
+PATH = "there-and-back:forward 0.8 and right 25deg"
+COLUMNS = (  # heading, figure
+    ("return to observed, dB", "observed_psnr"),
+    ("SSIM", "observed_ssim"),
+    ("LPIPS", "observed_lpips"),
+    ("flow, px", "observed_flow"),
+    ("end of the loop, dB", "end_psnr"),
+    ("return to imagined, dB", "imagined_psnr"),
+    ("flow, px", "imagined_flow"),
+    ("all frames, dB", "all_psnr"),
+    ("seen, dB", "seen_psnr"),
+    ("unseen, dB", "unseen_psnr"),
+    ("unseen detail", "unseen_detail"),
+    ("frames/s", "frames_per_second"),
+    ("memory, KiB", "memory_kib"),
+)
+DIFFERENCES = (
+    ("observed", "observed_psnr"),
+    ("imagined", "imagined_psnr"),
+    ("all", "all_psnr"),
+    ("seen", "seen_psnr"),
+    ("unseen", "unseen_psnr"),
+)
+MEANING = f"""{INTERVALS} PSNR on 8-bit colour. *Return to observed*: the last frame, back at the first camera, \
+against the input picture. *Return to imagined*: the second visit of B against the first visit as it was generated, \
+on the pixels that the input does not show. *flow*: median length of the optical flow between the two. *all, seen, \
+unseen*: all frames but the input against the truth; a pixel is seen if its true surface point is in the input \
+picture. *unseen detail*: mean gradient of the unseen pixels over that of the truth; 0 is a blank wall. The controls \
+imagine nothing: *memory only* decodes what the input picture tells of each view and zeros elsewhere, so it comes \
+back to the same blank; *autoencoder* encodes and decodes the true frames: the ceiling. Frames per second: whole \
+roll-out in one thread, as many side by side as there were processes."""
+OF_LOOPS = """ *End of the loop*: the frame where the recording itself came back, against the true one, on the pixels \
+whose surface the input shows by the sensor's depth (5 %); pixels of unknown depth count as neither seen nor unseen. \
+B is the frame that shares least with the input. Depth is given for the first frame alone."""
+OF_PICTURES = """ Of a picture nothing is true but itself: only the return to it is scored, and the ceiling is the \
+picture encoded and decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosedLoop:
-    """What is measured. Results of other worlds or rows of the same settings can share a folder."""
+class ClosedLoop(Settings):
+    """What is measured."""
 
-    model: str = "nano"
-    """A name or folder that `MiragePipeline.from_pretrained` takes."""
-    worlds: int = 100
-    """Number of worlds, with consecutive seeds."""
-    first_seed: int = HELD_OUT
-    """Seed of the first world, far from those of training."""
-    rows: tuple[str, ...] = tuple(MEMORIES)
-    """Kinds of memory; the controls are measured in any case."""
     frames: int = 65
-    """Frames of a walk with four legs."""
-    steps: int | None = None
-    """Calls of the denoiser per chunk; the model's own number if None."""
-    depth: Depth = "known"
-    """Depth of the input picture: the true one, or what the model estimates. All later depth is estimated."""
-    device: str = "cpu"
-    """Where the model runs."""
-    sheets: int = 4
-    """Number of worlds that are shown as pictures."""
+    """Frames of a walk with four legs in a world, or from a picture; a recorded loop has as many as it has."""
+    path: str = PATH
+    """The way from a picture; it must come back."""
 
     def __post_init__(self):
-        unknown = [row for row in self.rows if row not in MEMORIES]
-        if unknown or not self.rows:
-            raise ValueError(f"rows must be among {', '.join(MEMORIES)}, got {', '.join(unknown) or 'none'}")
-        for name, least in {"worlds": 1, "first_seed": 0, "sheets": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        super().__post_init__()
         if self.frames < 17 or self.frames % 16 != 1:
             below = max(17, self.frames - (self.frames - 1) % 16)
             raise ValueError(
                 f"frames must be 1 + n * 16, so that visits are latent frames, got {self.frames}; "
                 f"use {below} or {below + 16}"
             )
-        if self.depth not in get_args(Depth):
-            raise ValueError(f"depth must be one of {', '.join(get_args(Depth))}, got {self.depth!r}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be positive, got {self.steps}")
 
     @property
     def visits(self) -> tuple[int, ...]:
-        """Frames at A, B, A, B and A."""
+        """Frames at A, B, A, B and A of the walk in a world."""
         return tuple(range(0, self.frames, (self.frames - 1) // 4))
-
-    @property
-    def seeds(self) -> range:
-        """Seeds of the worlds."""
-        return range(self.first_seed, self.first_seed + self.worlds)
-
-    @property
-    def all_rows(self) -> tuple[str, ...]:
-        """Rows of the table, the controls last."""
-        return (*self.rows, *CONTROLS)
-
-
-@dataclass(frozen=True)
-class Walk:
-    """One held-out world with its walk and all that is true of it."""
-
-    seed: int
-    cameras: Cameras
-    colour: Float32[Tensor, "f 3 h w"]
-    depth: Float32[Tensor, "f h w"]
-    seen: Bool[np.ndarray, "f h w"]
-
-    @functools.cached_property
-    def frames(self) -> UInt8[np.ndarray, "f h w 3"]:
-        """The true frames, as they are shown."""
-        return tensor_to_images(self.colour)
-
-
-def make_walk(seed: int, frames: int, height: int, width: int, device: str = "cpu") -> Walk:
-    """A static world and a walk A-B-A-B-A in it; places that are visited twice are rendered once.
-
-    Args:
-        seed: Fixes both.
-        frames: Frames of the walk.
-        height: Pixels.
-        width: Pixels.
-        device: Where to render.
-
-    Returns:
-        The walk, on `device`; the sky at depth `FAR`, where the model remembers it.
-    """
-    world = Worlds.sample([seed], movers=0)
-    cameras = sample_path(world, seed, frames, kind="abab", height=height, width=width)
-    poses, index = torch.unique(cameras.cam_from_world, dim=0, return_inverse=True)
-    places = Cameras(cameras.intrinsics[: len(poses)], poses, height, width)
-    view = render(world.to(device), places.to(device))
-    cameras, index = cameras.to(device), index.to(device)
-    depth = torch.where(view.sky, FAR, view.depth.clamp(max=FAR))[0, index]
-    seen = metrics.seen_from(depth, cameras, depth[0], cameras[0])
-    colour = tensor_to_images(view.colour[0, index])  # what the model gets is what a file would hold
-    colour = torch.from_numpy(colour).to(device).movedim(-1, 1).float() / 127.5 - 1
-    return Walk(seed, cameras, colour, depth, seen.cpu().numpy())
-
-
-@torch.no_grad()
-def roll_out(
-    pipeline: MiragePipeline, walk: Walk, row: str, config: ClosedLoop
-) -> tuple[UInt8[np.ndarray, "f h w 3"], int]:
-    """The video of one row, and the size of its memory in bytes.
-
-    Args:
-        pipeline: The model.
-        walk: Where to go.
-        row: A kind of memory, or a control.
-        config: Steps and depth.
-
-    Returns:
-        The frames, and the bytes at the end.
-    """
-    depth = walk.depth[0] if config.depth == "known" else None
-    if row in MEMORIES:
-        output = pipeline(
-            walk.colour[0],
-            walk.cameras,
-            memory=MEMORIES[row],
-            depth=depth,
-            num_inference_steps=config.steps,
-            generator=torch.Generator().manual_seed(walk.seed),  # the same noise for every row
-        )
-        return output.frames, output.memory_bytes[-1]
-    codec = pipeline.codec
-    if row == "autoencoder":
-        return tensor_to_images(codec.decode(codec.encode(walk.colour[None]))[0]), 0
-    memory = pipeline.begin(walk.colour[0], walk.cameras[0], memory="latent", depth=depth).memory
-    known = memory.read(walk.cameras[:: codec.temporal_stride])
-    return tensor_to_images(codec.decode(known.features[None])[0]), memory.nbytes
 
 
 def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"], visits: tuple[int, ...]) -> dict:
-    """All figures of one video.
+    """All figures of one video; those that the truth does not reach are left out.
 
     Args:
         walk: The truth.
@@ -189,30 +112,54 @@ def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"], visits: tuple[int, 
         `observed` (last A against the input), `imagined` (second B against the first, on pixels that the input does
         not show), `all`, `seen` and `unseen` (frames 1 and on against the truth), and `curves` over frames.
     """
-    _, b1, _, b2, a3 = visits
-    truth, seen = walk.frames, walk.seen
-    unseen, later = ~seen, slice(1, None)
-    new = unseen[b1]
+    _, b1, a2, b2, a3 = visits
+    truth = walk.frames
+    back = video[-1] if len(truth) == 1 else video[a3]
+    everywhere = np.ones(truth.shape[1:3], bool)
     result = {
-        "observed_psnr": metrics.psnr(video[a3], truth[0]),
-        "observed_ssim": metrics.ssim(video[a3], truth[0]),
-        **_moved("observed", metrics.flow(truth[0], video[a3]), np.ones_like(new)),
+        "observed_psnr": metrics.psnr(back, truth[0]),
+        "observed_ssim": metrics.ssim(back, truth[0]),
+        "observed_lpips": metrics.lpips(back[None], truth[:1]),
+        **_moved("observed", metrics.flow(truth[0], back), everywhere),
+    }
+    if walk.seen is None:
+        return result | {"curves": {}}
+    seen, unseen, later = walk.seen, walk.unseen, slice(1, None)
+    new = unseen[b1]
+    if walk.sure is not None:
+        result["end_psnr"] = metrics.psnr(video[a2], truth[a2], seen[a2])
+    result |= {
         "imagined_psnr": metrics.psnr(video[b2], video[b1], new),
         "imagined_ssim": metrics.ssim(video[b2], video[b1], new),
         **_moved("imagined", metrics.flow(video[b1], video[b2]), new),
         "imagined_share": float(new.mean()),
         "all_psnr": metrics.psnr(video[later], truth[later]),
+        "all_lpips": metrics.lpips(video[later], truth[later]),
         "seen_psnr": metrics.psnr(video[later], truth[later], seen[later]),
         "unseen_psnr": metrics.psnr(video[later], truth[later], unseen[later]),
         "seen_detail": metrics.detail(video[later], truth[later], seen[later]),
         "unseen_detail": metrics.detail(video[later], truth[later], unseen[later]),
     }
-    enough = 0.01 * new.size  # pixels without which a frame has no point on a curve
-    curve = lambda masks: [
-        metrics.psnr(v, t, m if m.sum() >= enough else m & False) for v, t, m in zip(video, truth, masks, strict=True)
-    ]
-    result["curves"] = {"all": curve(seen | True), "seen": curve(seen), "unseen": curve(unseen)}
+    result["curves"] = curves(video, truth, {"all": seen | True, "seen": seen, "unseen": unseen})
     return result
+
+
+def curves(
+    video: UInt8[np.ndarray, "f h w 3"], truth: UInt8[np.ndarray, "f h w 3"], regions: dict[str, np.ndarray]
+) -> dict[str, list[float]]:
+    """PSNR of every frame.
+
+    Args:
+        video: What was made.
+        truth: What it should be.
+        regions: Name to the pixels that count.
+
+    Returns:
+        Name to values; NaN where less than a hundredth of the pixels count.
+    """
+    enough = 0.01 * truth[0, ..., 0].size
+    each = lambda v, t, m: metrics.psnr(v, t, m if m.sum() >= enough else m & False)
+    return {name: [each(*one) for one in zip(video, truth, masks, strict=True)] for name, masks in regions.items()}
 
 
 def _moved(name: str, flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
@@ -221,52 +168,64 @@ def _moved(name: str, flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray,
     return {f"{name}_flow": median, f"{name}_flow_mean": mean}
 
 
-@functools.lru_cache(maxsize=1)
-def _load(model: str, device: str) -> MiragePipeline:
-    pipeline = MiragePipeline.from_pretrained(model).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def measure_world(config: ClosedLoop, seed: int, rows: tuple[str, ...], out: Path) -> list[dict]:
-    """Measure some rows of one world; also writes the pictures of its visits if it is one of those that are shown.
+def measure_scene(
+    config: ClosedLoop, places: dict[str, Place], scene: str, rows: tuple[str, ...], out: Path
+) -> list[dict]:
+    """Measure some rows of one scene; also writes the pictures of its visits if it is one of those that are shown.
 
     Args:
         config: The settings.
-        seed: The world.
+        places: Scenes by name: the seed of a world, frames of a recording, or a picture.
+        scene: Which.
         rows: Rows that are not measured yet.
         out: Folder of the results.
 
     Returns:
         One record per row.
     """
-    pipeline = _load(config.model, config.device)
-    walk = make_walk(seed, config.frames, *pipeline.config.size, device=config.device)
-    shown = seed in config.seeds[: config.sheets]
-    strip = lambda video: np.concatenate([video[i] for i in config.visits], 1)
+    pipeline, place, number = load_model(config.model, config.device), places[scene], list(places).index(scene)
+    visits = config.visits
+    if isinstance(place, int):
+        walk = make_walk(place, config.frames, *pipeline.config.size, device=config.device)
+    elif isinstance(place, Cut):
+        walk = cut_walk(place, pipeline, HELD_OUT + number)
+        visits = loop_visits(walk, pipeline.codec.temporal_stride)
+    else:
+        walk = picture_walk(place, config.path, config.frames, pipeline, HELD_OUT + number)
+    shown = number < config.sheets
+    strip = lambda video: np.concatenate([video[min(i, len(video) - 1)] for i in visits], 1)
     if shown:
-        write_image(out / "visits" / f"{seed}-truth.png", strip(walk.frames))
+        write_image(out / "visits" / f"{scene}-truth.png", strip(walk.frames))
+        show(out, scene, "truth", walk.frames)
     records = []
     for row in rows:
         start = time.perf_counter()
-        video, size = roll_out(pipeline, walk, row, config)
+        video, sizes = roll_out(pipeline, walk, row, config)
         seconds = time.perf_counter() - start
         if shown:
-            write_image(out / "visits" / f"{seed}-{row}.png", strip(video))
-        figures = measure(walk, video, config.visits) | {"seconds": seconds, "memory_bytes": size}
-        records.append({"seed": seed, "row": row, **_rounded(figures)})
+            write_image(out / "visits" / f"{scene}-{row}.png", strip(video))
+            show(out, scene, row, video)
+        figures = measure(walk, video, visits) | {"seconds": seconds, "frames_per_second": len(video) / seconds}
+        figures |= {"memory_bytes": sizes[-1], "memory_kib": sizes[-1] / 1024 if sizes[-1] else float("nan")}
+        records.append({"scene": scene, "row": row, "visits": list(visits), **figures})
     return records
 
 
-def _rounded(value: object) -> object:
-    """Floats as the file holds them: seven digits, None for NaN."""
-    if isinstance(value, dict):
-        return {key: _rounded(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if np.isfinite(value) else None
-    return value
+def loop_visits(walk: Walk, temporal_stride: int) -> tuple[int, ...]:
+    """A, B, A, B and A of a recorded loop that is gone to its end and back: B shares least with the first view.
+
+    Args:
+        walk: The walk.
+        temporal_stride: Frames per latent frame, so that visits are latent frames.
+
+    Returns:
+        Five frames.
+    """
+    end = (len(walk.cameras) - 1) // 2
+    between = range(temporal_stride, end, temporal_stride)
+    share = lambda i: walk.seen[i].sum() / max(1, (walk.seen[i] | walk.unseen[i]).sum())
+    away = min(between, key=share, default=end)
+    return (0, away, end, 2 * end - away, 2 * end)
 
 
 def evaluate(
@@ -274,102 +233,156 @@ def evaluate(
     out: str | os.PathLike,
     *,
     processes: int = 2,
-    on_world: Callable[[int, int], None] | None = None,
+    on_scene: Callable[[int, int], None] | None = None,
+    command: str = "",
 ) -> dict:
-    """Measure all rows on all worlds, and write `results.json`, `table.md`, curves and contact sheets.
+    """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
 
-    Each world is appended to `results.jsonl` as soon as it is measured; what is there already is not measured again,
-    so a run that was interrupted, or that shall have more worlds or rows, goes on where it was.
+    It may be interrupted at any time, see `mirage.evaluation.study.run`.
 
     Args:
         config: What to measure.
         out: Folder of the results; made if missing.
-        processes: Worlds that are measured at a time, with one thread each; 1 stays in this process.
-        on_world: Called with the numbers of worlds that are done and wanted, at the start and after each.
+        processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
+        on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
+        command: What the page shall say that it was made by.
 
     Returns:
         What `results.json` holds; `format_table` makes a table of it.
 
     Raises:
-        ValueError: If there is no such model, or the folder holds results of other settings or of another model.
+        ValueError: If there is no such model or source, or the folder holds results of other settings or of another
+            model.
     """
     out = Path(out)
-    model = _load(config.model, config.device).config  # a model that cannot be loaded is refused before all else
-    config = replace(config, steps=config.steps or model.num_inference_steps)
-    journal = _Journal(out / "results.jsonl", config)
-    todo = {s: tuple(r for r in config.all_rows if (s, r) not in journal.records) for s in config.seeds}
-    todo = {seed: rows for seed, rows in todo.items() if rows}
-    done = config.worlds - len(todo)
-    report = on_world or (lambda done, total: logger.info("measured %d of %d worlds", done, total))
-    report(done, config.worlds)
-    for records in _measured(config, todo, out, processes):
-        journal.append(records)
-        done += 1
-        report(done, config.worlds)
-    wanted = [journal.records[s, r] for s in config.seeds for r in config.all_rows]
-    return write_report(out, asdict(config) | {"size": list(model.size)} | journal.model, config.visits, wanted)
+    config, pipeline = begin(config)
+    kind, places = _places(config, pipeline)
+    if kind == "picture":
+        picture_walk(next(iter(places.values())), config.path, config.frames, pipeline, 0)  # a wrong path is refused
+    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
+    about, records = carry_out("closed-loop", config, kind, places, measure_scene, out, **run_with)
+    results = {
+        **about,
+        "size": list(pipeline.config.size),
+        "visits": list(config.visits),
+        **summarise(records, differences=[figure for _, figure in DIFFERENCES if figure in records[0]]),
+        "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
+    }
+    _write(out, results, records, tuple(places))
+    return results
 
 
-def _measured(config: ClosedLoop, todo: dict[int, tuple[str, ...]], out: Path, processes: int) -> Iterator[list[dict]]:
-    """The records of each world, in the order in which they are ready."""
-    if processes == 1 or len(todo) < 2:
-        for seed, rows in todo.items():
-            yield measure_world(config, seed, rows, out)
-        return
-    workers = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
-        jobs = [workers.submit(measure_world, config, seed, rows, out) for seed, rows in todo.items()]
-        for job in as_completed(jobs):
-            yield job.result()
-    finally:
-        workers.shutdown(cancel_futures=True)
+def _places(config: ClosedLoop, pipeline: MiragePipeline) -> tuple[str, dict[str, Place]]:
+    kind = kind_of(config.sources, ("worlds", "rgbd", "picture"))
+    if kind == "worlds":
+        return kind, {f"world-{seed}": seed for seed in config.seeds}
+    if kind == "rgbd":
+        return kind, loops(config.sources, pipeline.codec.temporal_stride)
+    return kind, {Path(source).stem: Path(source) for source in config.sources}
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the parent says what there is to say
+def tables(results: dict) -> list[Table]:
+    """The tables of some results.
+
+    Args:
+        results: What `evaluate` returned, or `results.json` holds.
+
+    Returns:
+        Rows, differences between them, and single scenes where they are not alike.
+    """
+    kind, share = results["on"], next(iter(results["rows"].values())).get("imagined_share")
+    what = {
+        "worlds": f"{results['scenes']} held-out worlds (seeds from {results['first_seed']}), walks A-B-A-B-A of "
+        f"{results['frames']} frames",
+        "rgbd": f"{results['scenes']} recorded loops, to their end and back",
+        "picture": f"{results['scenes']} pictures, {results['path']}, {results['frames']} frames",
+    }[kind]
+    note = (
+        f"{what}; depth of the input {results['depth'] if kind != 'picture' else 'head'}, {results['steps']} steps of "
+    )
+    note += "the denoiser" + (f"; {share['mean']:.2f} of B is not in the input" if share and share["mean"] else "")
+    meaning = {"worlds": MEANING, "rgbd": MEANING + OF_LOOPS, "picture": MEANING + OF_PICTURES}[kind]
+    found = [rows_table(results, COLUMNS, "Closed loop", note=f"{note}. {results['hardware']}.\n\n{meaning}")]
+    if results["differences"] and next(iter(results["differences"].values())):
+        named = [
+            (head, figure) for head, figure in DIFFERENCES if figure in next(iter(results["differences"].values()))
+        ]
+        found.append(differences_table(results, named, "Differences between rows, paired by scene, in dB"))
+    if results["records"]:
+        found.append(scenes_table(results["records"], COLUMNS, "Scene by scene"))
+    return found
 
 
-class _Journal:
-    """Records in a file with one line per world: appended whole, and read back up to the last whole line."""
+def format_table(results: dict) -> str:
+    """The tables in Markdown.
 
-    def __init__(self, path: Path, config: ClosedLoop):
-        self.path = path
-        self.model = {"weights": _fingerprint(config.model)}
-        free = ("worlds", "first_seed", "rows", "sheets", "model", "device")
-        settings = {k: v for k, v in asdict(config).items() if k not in free} | self.model
-        self.records: dict[tuple[int, str], dict] = {}
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        if whole and json.loads(whole[0]) != settings:
-            raise ValueError(
-                f"out must be a new folder or hold results of the same settings {settings}, "
-                f"{path} has {json.loads(whole[0])}: choose another folder or remove that file"
-            )
-        for line in whole[1:]:
-            self.records |= {(r["seed"], r["row"]): r for r in json.loads(line)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if len(whole) < len(lines):  # a write was cut off
-            os.truncate(path, sum(map(len, whole)))
-        if not whole:
-            self._write(settings)
+    Args:
+        results: What `evaluate` returned, or `results.json` holds.
 
-    def append(self, records: list[dict]) -> None:
-        self.records |= {(r["seed"], r["row"]): r for r in records}
-        self._write(records)
-
-    def _write(self, value: object) -> None:
-        with open(self.path, "ab") as file:
-            file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    Returns:
+        Markdown.
+    """
+    return markdown(tables(results), metrics.used(*USED))
 
 
-def _fingerprint(model: str) -> str:
-    """Tells other weights of the same name; a model on the hub is known by its name."""
-    folder = EMBEDDED.get(model, Path(model))
-    digest = hashlib.sha256()
-    files = sorted(f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json")) if folder.is_dir() else []
-    for file in files:
-        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()[:16] if files else model
+def _write(out: Path, results: dict, records: Sequence[dict], scenes: tuple[str, ...]) -> None:
+    """Everything that people look at."""
+    write_json(out / "results.json", results)
+    pictures = []
+    if results["on"] == "worlds":
+        draw(out / "curves.png", _panels(results))
+        pictures.append(Picture(path="curves.png", caption="PSNR against the truth, frame by frame"))
+    visits = {r["scene"]: ", ".join(map(str, r["visits"])) for r in records}
+    for scene in scenes[: results["sheets"]]:
+        rows = {r["row"]: r for r in records if r["scene"] == scene}
+        if _sheet(out, scene, rows, WAY if results["on"] == "picture" else tuple("ABABA")):
+            pictures.append(Picture(path=f"sheet-{scene}.png", caption=f"{scene}: the visits, row by row"))
+    write_page(
+        out,
+        title="Closed loop: is the place still there?",
+        lead="The camera leaves a place and comes back. What the input picture shows must be there again, and so must "
+        "what was imagined on the way. A model that imagines nothing wins the return alone: hence two controls.",
+        tables=tables(results),
+        command=results["command"],
+        hardware=results["hardware"],
+        pictures=pictures,
+        films=films(out, results, scenes, lambda scene: f"visits at frames {visits[scene]}"),
+        settings=metrics.used(*USED),
+    )
+
+
+def _sheet(out: Path, scene: str, rows: dict[str, dict], places: tuple[str, ...]) -> bool:
+    """The visits of one scene: the truth on top, then row by row, and how far each return is from the visit before."""
+    strips = {row: out / "visits" / f"{scene}-{row}.png" for row in ("truth", *rows)}
+    if not all(path.exists() for path in strips.values()):
+        return False  # it was measured without pictures
+    visits = next(iter(rows.values()))["visits"]
+    frames, labels = [], []
+    for row, path in strips.items():
+        frames += np.split(read_image(path), len(visits), 1)
+        labels += [f"{row} · {place} {i}" for place, i in zip(places, visits, strict=True)]
+        if row != "truth":
+            labels[-2] += f" · {_db(rows[row].get('imagined_psnr'))}"
+            labels[-1] += f" · {_db(rows[row]['observed_psnr'])}"
+    sheet = contact_sheet(frames, labels, columns=len(visits), title=f"{scene}: {', '.join(places)}")
+    write_image(out / f"sheet-{scene}.png", sheet)
+    return True
+
+
+def _db(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} dB"
+
+
+def _panels(results: dict) -> list[Panel]:
+    titles = {"all": "all pixels", "seen": "seen in the input", "unseen": "not in the input"}
+    ticks = {i: f"{place}\n{i}" for place, i in zip("ABABA", results["visits"], strict=True)}
+    return [
+        Panel(
+            title=titles[region],
+            x="frame",
+            y="PSNR against the truth, dB",
+            series={row: (range(len(of[region]["mean"])), of[region]) for row, of in results["curves"].items()},
+            ticks=ticks,
+        )
+        for region in titles
+    ]

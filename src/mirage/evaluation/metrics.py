@@ -1,15 +1,35 @@
 """What is measured of frames: nearness, displacement, detail, which pixels were seen, and how sure a mean is."""
 
+import functools
+import importlib
+from importlib.metadata import version
+from pathlib import Path
+
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 
 CAP = 60.0  # dB of identical frames, so that means exist; one level off in every value is 48 dB
+WINDOW = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+BACKBONE = "alexnet-owt-7be5be79.pth"  # what torchvision calls the weights under LPIPS
+USED = {  # figure -> package, what computes it with which setting
+    "psnr": ("PSNR, dB", "scikit-image", f"metrics.peak_signal_noise_ratio(data_range=255), at most {CAP:.0f} dB; the "
+             "squared error is pooled over the pixels and frames that count"),
+    "ssim": ("SSIM", "scikit-image", "metrics.structural_similarity(channel_axis=-1, data_range=255, "
+             "gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True), the mean over the pixels that "
+             "count"),
+    "lpips": ("LPIPS", "torchmetrics", 'image.lpip.LearnedPerceptualImagePatchSimilarity(net_type="alex", '
+              "normalize=False), whole frames, the mean over frames"),
+    "flow": ("flow, px", "OpenCV", "DISOpticalFlow (PRESET_MEDIUM, finest scale 0, patch stride 2) on "
+             "grey values"),
+    "detail": ("detail", "numpy", "mean absolute difference of neighbouring pixels over that of the truth: 0 is a "
+               "blank wall"),
+}  # fmt: skip
 
 
 def psnr(
@@ -23,7 +43,7 @@ def psnr(
     is no value.
 
     Equation:
-        `min(60, 10 log10(255^2 / mean squared error))`: identical frames have 60 dB.
+        `min(60, 10 log10(255^2 / mean squared error))` by scikit-image: identical frames have 60 dB.
 
     Args:
         frames: Colour, 0 to 255.
@@ -38,11 +58,13 @@ def psnr(
         >>> psnr(black, black), round(psnr(black, black + 1), 2)
         (60.0, 48.13)
     """
-    square = (frames.astype(np.float32) - truth.astype(np.float32)) ** 2
-    error = square.mean(-1) if mask is None else square.mean(-1)[mask]
-    if error.size == 0:
+    if mask is not None:
+        frames, truth = frames[mask], truth[mask]
+    if frames.size == 0:
         return float("nan")
-    return float(min(CAP, 10 * np.log10(255.0**2 / max(float(error.mean(dtype=np.float64)), 1e-9))))
+    if np.array_equal(frames, truth):
+        return CAP
+    return float(min(CAP, peak_signal_noise_ratio(truth, frames, data_range=255)))
 
 
 def ssim(
@@ -67,18 +89,96 @@ def ssim(
         >>> ssim(ramp, ramp)
         1.0
     """
-    _, each = structural_similarity(
-        frame,
-        truth,
-        channel_axis=-1,
-        data_range=255,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        full=True,
-    )
-    each = each.mean(-1) if mask is None else each.mean(-1)[mask]
+    each = ssim_map(frame, truth)
+    each = each if mask is None else each[mask]
     return float(each.mean()) if each.size else float("nan")
+
+
+def ssim_map(frame: UInt8[np.ndarray, "h w 3"], truth: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    """Structural similarity around each pixel, averaged over colours; see `ssim`.
+
+    Args:
+        frame: Colour, 0 to 255, at least 11 x 11 pixels.
+        truth: What it should be, 0 to 255.
+
+    Returns:
+        At most 1.
+    """
+    _, each = structural_similarity(frame, truth, channel_axis=-1, data_range=255, full=True, **WINDOW)
+    return each.mean(-1)
+
+
+def lpips(frames: UInt8[np.ndarray, "f h w 3"], truth: UInt8[np.ndarray, "f h w 3"]) -> float:
+    """Learned perceptual distance, averaged over frames; it knows of textures what PSNR does not.
+
+    It needs the weights of an image classifier, which are not fetched without being asked for.
+
+    Args:
+        frames: Colour, 0 to 255, at least 32 x 32 pixels.
+        truth: What it should be, 0 to 255.
+
+    Returns:
+        0 for identical frames; NaN without the weights, see `lpips_missing`.
+    """
+    if lpips_missing() or not len(frames):
+        return float("nan")
+    metric = _lpips_net()
+    metric.reset()
+    for i in range(0, len(frames), 8):
+        pair = (torch.from_numpy(v[i : i + 8]).movedim(-1, 1).float() / 127.5 - 1 for v in (frames, truth))
+        metric.update(*pair)
+    return float(metric.compute())
+
+
+@functools.cache
+def lpips_missing() -> str:
+    """Why there is no LPIPS here, and how to get it, in one sentence; empty if there is.
+
+    Returns:
+        A sentence or nothing.
+    """
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError):
+        return (
+            "LPIPS is left out: it needs torchvision (the wheel that fits this torch: pip install torchvision "
+            f"--index-url https://download.pytorch.org/whl/cpu or that of your CUDA) and the weights {BACKBONE}"
+        )
+    if not weights.is_file():
+        return (
+            f"LPIPS is left out: the weights of its network are not there; python -c 'import torchvision; "
+            f'torchvision.models.alexnet(weights="DEFAULT")\' puts them at {weights}'
+        )
+    return ""
+
+
+@functools.cache
+def _lpips_net() -> torch.nn.Module:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=False)
+
+
+def used(*names: str) -> list[tuple[str, str, str]]:
+    """What computes some figures, for a report.
+
+    Args:
+        names: Keys of `USED`.
+
+    Returns:
+        Figure, library with its version, and exact setting; for LPIPS that is not there, how to get it.
+
+    Example:
+        >>> [figure for figure, library, setting in used("psnr", "ssim")]
+        ['PSNR, dB', 'SSIM']
+    """
+    told = []
+    for name in names:
+        figure, package, setting = USED[name]
+        number = cv2.__version__ if package == "OpenCV" else version(package)
+        told.append((figure, f"{package} {number}", (name == "lpips" and lpips_missing()) or setting))
+    return told
 
 
 def flow(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:

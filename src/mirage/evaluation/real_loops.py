@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.camera.files import load_trajectory
-from mirage.evaluation.closed_loop import HELD_OUT, make_walk
 from mirage.evaluation.metrics import psnr, seen_from
+from mirage.evaluation.worlds import HELD_OUT, make_walk
 from mirage.geometry.lift import lift
 from mirage.inputs import fit_depth, read_depth
 from mirage.memory import ColourMemory, LatentMemory, Memory, recall
@@ -34,6 +34,7 @@ WEIGHTS = "weights_taef2_flux2"
 KINDS = ("gather", "nearest", "nearest-corner", "colour")
 AGREE = 0.05  # relative difference of depth that is still the same surface, sensor and poses being what they are
 BATCH = 4  # views of one update
+IMAGES = (".png", ".jpg", ".jpeg", ".npy")
 LEAST = 20  # cells that a comparison needs
 
 
@@ -107,7 +108,7 @@ class Rgbd:
 
     @classmethod
     def open(cls, folder: Path, *, width: int, step: int) -> "Rgbd":
-        """A folder with `rgb/`, `depth/`, `cameras.npz` and `loops.json`, its frames `width` wide.
+        """A folder with `rgb/`, `depth/`, `cameras.npz` and perhaps `loops.json`, its frames `width` wide.
 
         Args:
             folder: The sequence.
@@ -116,19 +117,30 @@ class Rgbd:
 
         Returns:
             The sequence; frames are cut to its height and resized, the cameras with them.
+
+        Raises:
+            ValueError: If something is missing, or pictures, depth maps and poses are not as many.
         """
+        for name in ("rgb", "depth", "cameras.npz"):
+            if not (folder / name).exists():
+                raise ValueError(f"an RGB-D folder holds rgb/, depth/ and cameras.npz, {folder} has no {name}")
         cameras = load_trajectory(folder).cameras
         height = max(1, cameras.height * width // (cameras.width * step)) * step
         with np.load(folder / "cameras.npz") as archive:
-            depth_scale = float(archive["depth_scale"])
-        loops = json.loads((folder / "loops.json").read_text(encoding="utf-8"))["loops"]
+            depth_scale = float(archive["depth_scale"]) if "depth_scale" in archive else 1000.0
+        pictures, maps = (sorted(f for f in (folder / n).iterdir() if f.suffix in IMAGES) for n in ("rgb", "depth"))
+        if not len(pictures) == len(maps) == len(cameras):
+            raise ValueError(
+                f"pictures, depth maps and poses must be as many, {folder} has {len(pictures)}, {len(maps)} and "
+                f"{len(cameras)}"
+            )
         return cls(
             name=folder.name,
             cameras=cameras.fit(height, width)[0],
-            pictures=sorted((folder / "rgb").iterdir()),
-            maps=sorted((folder / "depth").iterdir()),
+            pictures=pictures,
+            maps=maps,
             depth_scale=depth_scale,
-            loops=[tuple(loop) for loop in loops],
+            loops=_loops(folder / "loops.json", len(pictures)),
         )
 
     def frame(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -271,6 +283,19 @@ def by_motion(
                         about = {"sequence": source, "autoencoder": name, "memory": kind, "gap": gap}
                         rows.append(MotionLoss(**about, motion=motion, pairs=len(some), psnr=got, ceiling=ceiling))
     return rows
+
+
+def _loops(file: Path, frames: int) -> list[tuple[int, int]]:
+    """Pairs of frames that show the same place, the second after the camera was elsewhere; none without a file."""
+    if not file.exists():
+        return []
+    try:
+        loops = [(int(start), int(end)) for start, end in json.loads(file.read_text(encoding="utf-8"))["loops"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{file} must hold {{"loops": [[start, end], ...]}}: {error!r}') from None
+    if wrong := [loop for loop in loops if not 0 <= loop[0] < loop[1] < frames]:
+        raise ValueError(f"{file} names frames {wrong[0]}, the sequence has 0 to {frames - 1}")
+    return loops
 
 
 def _memories(

@@ -1,0 +1,257 @@
+"""Novel views: the first frame and the true path go in, the video is held to the true one, pixel by pixel.
+
+What the first frame shows can be known and is graded by nearness to the truth; what it does not show can only be
+imagined, and is a matter of taste. So all figures are given for both apart, where depth tells them apart.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from mirage.evaluation import metrics
+from mirage.evaluation.bench.tables import Table
+from mirage.evaluation.closed_loop import curves
+from mirage.evaluation.page import Picture, markdown, write_page
+from mirage.evaluation.pose import match_scale
+from mirage.evaluation.report import (
+    INTERVALS,
+    Panel,
+    differences_table,
+    draw,
+    rows_table,
+    scenes_table,
+    summarise,
+)
+from mirage.evaluation.rows import roll_out
+from mirage.evaluation.sources import kind_of
+from mirage.evaluation.study import load_model
+from mirage.evaluation.task import (
+    Clips,
+    Place,
+    begin,
+    carry_out,
+    clip_places,
+    clip_walk,
+    films,
+    show,
+    where,
+)
+from mirage.evaluation.worlds import Walk
+from mirage.pipeline import MiragePipeline
+from mirage.video.io import write_json
+
+USED = ("psnr", "ssim", "lpips", "detail")
+COLUMNS = (
+    ("all, dB", "all_psnr"),
+    ("SSIM", "all_ssim"),
+    ("LPIPS", "all_lpips"),
+    ("seen, dB", "seen_psnr"),
+    ("SSIM", "seen_ssim"),
+    ("unseen, dB", "unseen_psnr"),
+    ("SSIM", "unseen_ssim"),
+    ("seen detail", "seen_detail"),
+    ("unseen detail", "unseen_detail"),
+    ("frames/s", "frames_per_second"),
+)
+DIFFERENCES = (("all", "all_psnr"), ("seen", "seen_psnr"), ("unseen", "unseen_psnr"))
+MEANING = f"""{INTERVALS} All frames but the input, against the truth, at the model's size (a centred crop and one \
+resize of the recording). A pixel is *seen* if its true surface point is in the input picture; without depth there is \
+no telling. SSIM is averaged over frames. *detail*: mean gradient over that of the truth; 0 is a blank wall, and a \
+blank wall often has the better PSNR. The controls: *memory only* decodes what the input tells of each view, \
+*autoencoder* the true frames (the ceiling), and the *input standing still* ignores the path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelView(Clips):
+    """What is measured."""
+
+
+def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"]) -> dict:
+    """All figures of one video.
+
+    Args:
+        walk: The truth.
+        video: What was made of it.
+
+    Returns:
+        `all`, `seen` and `unseen`, frames 1 and on against the truth, and `curves` over frames.
+    """
+    truth, later = walk.frames, slice(1, None)
+    regions = {"all": np.ones(truth.shape[:3], bool)}
+    if walk.seen is not None:
+        regions |= {"seen": walk.seen, "unseen": walk.unseen}
+    result: dict = {"all_lpips": metrics.lpips(video[later], truth[later])}
+    maps = [metrics.ssim_map(v, t) for v, t in zip(video[later], truth[later], strict=True)]
+    for name, mask in regions.items():
+        each = [float(m[k].mean()) for m, k in zip(maps, mask[later], strict=True) if k.any()]
+        result |= {
+            f"{name}_psnr": metrics.psnr(video[later], truth[later], mask[later]),
+            f"{name}_ssim": float(np.mean(each)) if each else float("nan"),
+            f"{name}_detail": metrics.detail(video[later], truth[later], mask[later]),
+            f"{name}_share": float(mask[later].mean()),
+        }
+    return result | {"curves": curves(video, truth, regions)}
+
+
+def rescaled(walk: Walk, pipeline: MiragePipeline) -> tuple[Walk, float, int]:
+    """The walk in the unit of the model's own depth, for a recording whose unit is nobody's.
+
+    Args:
+        walk: The truth, without depth.
+        pipeline: The model.
+
+    Returns:
+        The walk, the factor, and how many features told it; see `match_scale`.
+    """
+    depth = pipeline.begin(walk.colour[0], walk.cameras[0], memory="none").depth
+    depth = torch.nn.functional.interpolate(depth[None, :1], walk.frames.shape[1:3], mode="nearest-exact")[0, 0]
+    factor, told = match_scale(walk.frames, walk.cameras, depth)
+    pose = walk.cameras.cam_from_world.clone()
+    pose[:, :3, 3] *= factor
+    return replace(walk, cameras=replace(walk.cameras, cam_from_world=pose)), factor, told
+
+
+def measure_scene(
+    config: NovelView, places: dict[str, Place], scene: str, rows: tuple[str, ...], out: Path
+) -> list[dict]:
+    """Measure some rows of one scene; also writes its videos if it is one of those that are shown.
+
+    Args:
+        config: The settings.
+        places: Scenes by name.
+        scene: Which.
+        rows: Rows that are not measured yet.
+        out: Folder of the results.
+
+    Returns:
+        One record per row.
+    """
+    pipeline, number = load_model(config.model, config.device), list(places).index(scene)
+    walk = clip_walk(config, places[scene], number, pipeline)
+    scale = {}
+    if walk.depth is None:
+        walk, factor, told = rescaled(walk, pipeline)
+        scale = {"scale": factor, "scale_features": told}
+    shown = number < config.sheets
+    if shown:
+        show(out, scene, "truth", walk.frames)
+    records = []
+    for row in rows:
+        start = time.perf_counter()
+        video, _ = roll_out(pipeline, walk, row, config)
+        seconds = time.perf_counter() - start
+        if shown:
+            show(out, scene, row, video)
+        speed = {} if row == "first-frame" else {"frames_per_second": len(video) / seconds}
+        records.append({"scene": scene, "row": row, **measure(walk, video), **speed, **scale})
+    return records
+
+
+def evaluate(
+    config: NovelView,
+    out: str | os.PathLike,
+    *,
+    processes: int = 2,
+    on_scene: Callable[[int, int], None] | None = None,
+    command: str = "",
+) -> dict:
+    """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
+
+    Args:
+        config: What to measure.
+        out: Folder of the results; made if missing.
+        processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
+        on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
+        command: What the page shall say that it was made by.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        ValueError: If there is no such model or source, or the folder holds other results.
+    """
+    out = Path(out)
+    kind = kind_of(config.sources, ("worlds", "rgbd", "realestate10k"))
+    config, pipeline = begin(config)
+    places = clip_places(config, kind, pipeline)
+    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
+    about, records = carry_out("novel-view", config, kind, places, measure_scene, out, **run_with)
+    results = {
+        **about,
+        **summarise(records, differences=[figure for _, figure in DIFFERENCES if figure in records[0]]),
+        "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
+    }
+    write_json(out / "results.json", results)
+    draw(out / "curves.png", _panels(results))
+    write_page(
+        out,
+        title="Novel views: how near to the truth?",
+        lead="The first frame and the true path go in; the video is held to the true one. What the first frame shows "
+        "can be known, what it does not show can only be imagined.",
+        tables=tables(results),
+        command=command,
+        hardware=results["hardware"],
+        pictures=[Picture(path="curves.png", caption="PSNR against the truth, frame by frame")],
+        films=films(out, results, tuple(places)),
+        settings=metrics.used(*USED),
+    )
+    return results
+
+
+def tables(results: dict) -> list[Table]:
+    """The tables of some results.
+
+    Args:
+        results: What `evaluate` returned, or `results.json` holds.
+
+    Returns:
+        Rows, differences between them, and single scenes where they are not alike.
+    """
+    note = f"{where(results)}; depth of the input {results['depth']}, {results['steps']} steps of the denoiser. "
+    note += f"{results['hardware']}.\n\n{MEANING}"
+    if results["on"] == "realestate10k":
+        told = [r["scale_features"] for r in results["records"]]
+        note += (
+            " Depth of the input is the model's own, and the path is brought to its unit by features of the first "
+            "frame triangulated along the true clip (median ratio; "
+            f"{sum(n > 0 for n in told)} of {len(told)} had enough)."
+        )
+    found = [rows_table(results, COLUMNS, "Novel views", note=note)]
+    there = next(iter(results["differences"].values()), {})
+    if named := [(head, figure) for head, figure in DIFFERENCES if figure in there]:
+        found.append(differences_table(results, named, "Differences between rows, paired by scene, in dB"))
+    if results["records"]:
+        found.append(scenes_table(results["records"], COLUMNS, "Scene by scene"))
+    return found
+
+
+def format_table(results: dict) -> str:
+    """The tables in Markdown.
+
+    Args:
+        results: What `evaluate` returned, or `results.json` holds.
+
+    Returns:
+        Markdown.
+    """
+    return markdown(tables(results), metrics.used(*USED))
+
+
+def _panels(results: dict) -> Sequence[Panel]:
+    titles = {"all": "all pixels", "seen": "seen in the input", "unseen": "not in the input"}
+    regions = [name for name in titles if name in next(iter(results["curves"].values()))]
+    return [
+        Panel(
+            title=titles[region],
+            x="frame",
+            y="PSNR against the truth, dB",
+            series={row: (range(len(of[region]["mean"])), of[region]) for row, of in results["curves"].items()},
+        )
+        for region in regions
+    ]

@@ -1,0 +1,232 @@
+"""What all tasks share: their settings, the scenes that they are measured on, and how a run of one goes."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mirage.evaluation.page import Film, film, write_film
+from mirage.evaluation.report import hardware
+from mirage.evaluation.rows import CONTROLS, MEMORIES, TITLES
+from mirage.evaluation.sources import Cut, Kind, clips, cut_walk
+from mirage.evaluation.study import Study, fingerprint, load_model, run
+from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
+from mirage.pipeline import MiragePipeline
+
+Depth = Literal["known", "head"]
+Place = int | Cut | Path  # the seed of a world, frames of a recording, a picture
+FREE = ("sources", "worlds", "first_seed", "rows", "sheets", "model", "device")  # results may differ in these
+Config = TypeVar("Config", bound="Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured. Results of other scenes or rows of the same settings can share a folder."""
+
+    model: str = "nano"
+    """A name or folder that `MiragePipeline.from_pretrained` takes."""
+    sources: tuple[str, ...] = ()
+    """Folders or files of real places; held-out exact worlds if there is none."""
+    worlds: int = 100
+    """Number of worlds, with consecutive seeds."""
+    first_seed: int = HELD_OUT
+    """Seed of the first world, far from those of training."""
+    rows: tuple[str, ...] = tuple(MEMORIES)
+    """Kinds of memory; the controls are measured in any case."""
+    steps: int | None = None
+    """Calls of the denoiser per chunk; the model's own number if None."""
+    depth: Depth = "known"
+    """Depth of the input picture: the true one, or what the model estimates. All later depth is estimated."""
+    device: str = "cpu"
+    """Where the model runs."""
+    sheets: int = 4
+    """Number of scenes that are shown as pictures and videos."""
+
+    def __post_init__(self):
+        unknown = [row for row in self.rows if row not in MEMORIES]
+        if unknown or not self.rows:
+            raise ValueError(f"rows must be among {', '.join(MEMORIES)}, got {', '.join(unknown) or 'none'}")
+        for name, least in {"worlds": 1, "first_seed": 0, "sheets": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.depth not in get_args(Depth):
+            raise ValueError(f"depth must be one of {', '.join(get_args(Depth))}, got {self.depth!r}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps must be positive, got {self.steps}")
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the worlds."""
+        return range(self.first_seed, self.first_seed + self.worlds)
+
+    @property
+    def all_rows(self) -> tuple[str, ...]:
+        """Rows of the table, the controls last."""
+        return (*self.rows, *CONTROLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips(Settings):
+    """Settings of tasks that hold a video to the truth along its path."""
+
+    worlds: int = 50
+    """Number of worlds, with consecutive seeds."""
+    rows: tuple[str, ...] = ("latent", "none")
+    """Kinds of memory; the controls are measured in any case."""
+    frames: int = 49
+    """Frames of a clip; a recording is cut into such clips."""
+    stride: int = 1
+    """Frames of a recording per frame of a clip."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.frames < 5 or self.frames % 4 != 1:
+            below = max(5, self.frames - (self.frames - 1) % 4)
+            raise ValueError(f"frames must be 1 + n * 4, at least 5, got {self.frames}; use {below} or {below + 4}")
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+
+    @property
+    def all_rows(self) -> tuple[str, ...]:
+        """Rows of the table, the controls last."""
+        return (*self.rows, *CONTROLS, "first-frame")
+
+
+def begin(config: Config) -> tuple[Config, MiragePipeline]:
+    """Load the model, so that one that cannot be is refused before all else, and settle the steps.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The settings with the model's own number of steps where none was chosen, and the model.
+    """
+    pipeline = load_model(config.model, config.device)
+    return replace(config, steps=config.steps or pipeline.config.num_inference_steps), pipeline
+
+
+def clip_places(config: Clips, kind: Kind, pipeline: MiragePipeline) -> dict[str, Place]:
+    """The scenes of a task that holds videos to the truth.
+
+    Args:
+        config: The settings.
+        kind: What the sources are.
+        pipeline: The model.
+
+    Returns:
+        Scenes by name.
+    """
+    if kind == "worlds":
+        return {f"world-{seed}": seed for seed in config.seeds}
+    return dict(clips(config.sources, config.frames, config.stride, pipeline.codec.temporal_stride))
+
+
+def clip_walk(config: Clips, place: Place, number: int, pipeline: MiragePipeline) -> Walk:
+    """The truth of one scene.
+
+    Args:
+        config: The settings.
+        place: Where.
+        number: Which of the scenes it is.
+        pipeline: The model.
+
+    Returns:
+        The walk.
+    """
+    if isinstance(place, int):
+        return make_walk(place, config.frames, *pipeline.config.size, device=config.device, kind="walk")
+    return cut_walk(place, pipeline, HELD_OUT + number)
+
+
+def carry_out(
+    task: str,
+    config: Settings,
+    kind: Kind,
+    places: dict[str, Place],
+    measure: Callable[..., list[dict]],
+    out: Path,
+    *,
+    rows: Sequence[str] | None = None,
+    processes: int,
+    on_scene: Callable[[int, int], None] | None,
+    command: str,
+) -> tuple[dict, list[dict]]:
+    """Measure all rows of all scenes, in several processes, going on where an earlier run was.
+
+    Args:
+        task: Its name.
+        config: The settings.
+        kind: What the sources are.
+        places: Scenes by name.
+        measure: Called with settings, places, scene, rows and folder.
+        out: Folder of the results.
+        rows: Rows of the table, if not those of the settings.
+        processes: Scenes at a time.
+        on_scene: Called with the numbers of scenes that are done and wanted.
+        command: What made it.
+
+    Returns:
+        What every `results.json` holds, and the records.
+    """
+    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
+    settings |= {"on": kind, "weights": fingerprint(config.model)}
+    study = Study(
+        task=task,
+        settings=settings,
+        scenes=tuple(places),
+        rows=tuple(rows or config.all_rows),
+        measure=functools.partial(measure, config, places),
+    )
+    records = run(study, out, processes=processes, on_scene=on_scene)
+    about = {"task": task, "on": kind, **asdict(config), "weights": settings["weights"]}
+    return about | {"hardware": hardware(), "command": command}, records
+
+
+def show(out: Path, scene: str, row: str, video: UInt8[np.ndarray, "f h w 3"]) -> None:
+    """Keep a video for the page.
+
+    Args:
+        out: Folder of the results.
+        scene: Its scene.
+        row: Its row.
+        video: Colour, 0 to 255; a single frame is no video.
+    """
+    if len(video) > 1:
+        write_film(out, f"{scene}-{row}", video)
+
+
+def films(out: Path, results: dict, scenes: Sequence[str], note: Callable[[str], str] = lambda scene: "") -> list[Film]:
+    """The videos of the scenes that are shown.
+
+    Args:
+        out: Folder of the results.
+        results: What `results.json` holds.
+        scenes: All scenes, in order.
+        note: From a scene, what stands below its title.
+
+    Returns:
+        Those that are there.
+    """
+    labels = {row: TITLES.get(row, row) for row in ("truth", *results["rows"])}
+    found = [film(out, scene, scene, labels, note(scene)) for scene in scenes[: results["sheets"]]]
+    return [one for one in found if one is not None]
+
+
+def where(results: dict) -> str:
+    """The scenes of a table, in words.
+
+    Args:
+        results: What `results.json` holds.
+
+    Returns:
+        Words for a note.
+    """
+    number, frames = results["scenes"], results["frames"]
+    if results["on"] == "worlds":
+        return f"{number} held-out worlds (seeds from {results['first_seed']}), walks of {frames} frames"
+    stride = f", every {results['stride']}th frame" if results["stride"] > 1 else ""
+    return f"{number} clips of up to {frames} frames{stride}"
