@@ -101,6 +101,8 @@ def test_edges_of_cells():
     depth[:, :, 6:] = 3.0  # inside the second column of cells
     depth[:, 4:, 8:] = 0.0  # between two cells
     assert exactness.straddles(depth, 4)[0].tolist() == [[False, True, False], [False, True, False]]
+    between = [[False, True, False, False], [False, True, True, True], [False, True, True, False]]
+    assert exactness.between_centres(depth, 4)[0].tolist() == between
     assert not exactness.straddles(
         ROOM.depth(placed(704, 1280, torch.zeros(1, 3), torch.zeros(1)), 704, 1280), 16
     ).any()
@@ -185,7 +187,7 @@ def test_quick_runs_end_to_end_and_says_everything(tmp_path, monkeypatch, capsys
                 "| gather | ", "| slope |", "Real sequences were skipped"):  # fmt: skip
         assert row in page, row
     aims = [aim for part in values.values() for aim in part["aims"]]
-    assert len(aims) == 15 and all(aim["met"] is not None for aim in aims)
+    assert len(aims) == 16 and all(aim["met"] is not None for aim in aims)
     assert "nan" not in page.lower().split()
 
 

@@ -43,7 +43,8 @@ def merge(
     """Add to the elements what is new in these views, and take away what they contradict or make superfluous.
 
     Depth is first aligned to the elements over all views at once. Then view by view, so that they do not repeat each
-    other, a cell is
+    other, and those first that show most of what is not known (one wide strip has less of a seam than eight narrow
+    ones), a cell is
 
     - *rejected* if it lies behind the surface that the elements show there, in space that a remembered view has
       seen through (movers, wrong depth), or where it would hide what the first view shows of its own picture;
@@ -53,8 +54,9 @@ def merge(
       source view refines nothing any more);
     - else *new*.
 
-    New and refined cells are written, with the ring of explained cells around them, which closes the seam. So the same
-    views, again and again, add nothing. Elements other than the first view's are retired
+    New and refined cells are written, with the explained cells beside them that are of the same surface: they close the
+    seam, on which a read finds cells of one view to either side. So the same views, again and again, add nothing.
+    Elements other than the first view's are retired
 
     - when an update makes them superfluous: all that is read from them shows finer elements now (`superseded`);
     - when three updates in a row see through them and none confirms them: one wrong depth map takes nothing away. A

@@ -22,7 +22,9 @@ WORLDS: dict[str, Callable[[], World]] = {
     "hall with pillars": lambda: hall(6.0),
 }
 PLACES = {
-    "whole": "inside one surface",
+    "whole": "inside one surface, with cells of it all around",
+    "beside": "inside one surface, but beside a depth edge: some of the four cells around are of another surface, and "
+    "there is nothing to interpolate with",
     "border": "within half a cell of the border of the first view, where there is nothing left to interpolate with",
     "edge": "drawn from a cell that straddles a depth edge, whose latent is of two surfaces and has no one place",
 }
@@ -83,13 +85,13 @@ def measure(*, height: int, width: int, stride: int, tell: Callable[[str], None]
     part.aims += [
         _worst("cells empty that need not be < 1 % at every motion", {m: empty(v) for m, v in ours.items()}, 1.0, "%"),
         _worst("displacement < 0.5 px RMS at every motion, all cells", {m: rms(v) for m, v in ours.items()}, 0.5, "px"),
-        _worst(
-            "displacement < 0.5 px RMS at every motion, inside a surface",
-            {m: rms(v, ["whole"]) for m, v in ours.items()},
-            0.5,
-            "px",
-        ),
     ]
+    for where, places in (
+        ("inside a surface", ["whole", "beside"]),
+        ("inside a surface, cells of it all around", ["whole"]),
+    ):
+        wish = f"displacement < 0.5 px RMS at every motion, {where}"
+        part.aims.append(_worst(wish, {m: rms(v, places) for m, v in ours.items()}, 0.5, "px"))
     part.curves.append(
         Curves(
             title="Displacement by motion",
@@ -151,6 +153,7 @@ def displacements(name: str, world: World, height: int, width: int, stride: int)
     grid = (height // stride, width // stride)
     depth = world.depth(source, height, width)
     coordinates = source.unproject(world.depth(source, *grid)).permute(0, 3, 1, 2)
+    cut = between_centres(depth, stride)[0]
     field = torch.cat([coordinates, straddles(depth, stride)[:, None].float()], 1)
     memories = {read: LatentMemory.from_view(field, depth, source, read=read, dtype=torch.float32) for read in READS}
     found = []
@@ -162,11 +165,15 @@ def displacements(name: str, world: World, height: int, width: int, stride: int)
         deep = ((place > stride / 2) & (place < size - stride / 2)).all(-1).view(true.shape)
         known = (z.view(true.shape) < FAR - 0.5) & (true > 0)
         fillable = known & world.sees(source, points)
+        corner = (place / stride + 0.5).floor().long().view(*true.shape, 2)
+        x, y = corner[..., 0].clamp(0, grid[1]), corner[..., 1].clamp(0, grid[0])
+        beside = cut[y, x]
         for read, memory in memories.items():
             got = memory.read(target)
             square = displaced(got, target).double().square()
             edge = got.features[:, 3] > 0.01
-            places = {"whole": ~edge & deep, "border": ~edge & ~deep, "edge": edge}
+            inside = ~edge & deep
+            places = {"whole": inside & ~beside, "beside": inside & beside, "border": ~edge & ~deep, "edge": edge}
             places = {place: mask & got.visible for place, mask in places.items()}
             found.append(
                 Displacement(
@@ -199,6 +206,23 @@ def displaced(read: MemoryRead, cameras: Cameras) -> Float32[Tensor, "v h w"]:
 
 def straddles(depth: Float32[Tensor, "v H W"], stride: int) -> Bool[Tensor, "v h w"]:
     """Cells inside which depth jumps, or becomes unknown, from one pixel to the next."""
+    jump = _jumps(depth)
+    jump[:, stride - 1 :: stride] = 0  # between two cells: nobody's
+    jump[:, :, stride - 1 :: stride] = 0
+    return torch.nn.functional.max_pool2d(jump, stride) > EDGE
+
+
+def between_centres(depth: Float32[Tensor, "v H W"], stride: int) -> Bool[Tensor, "v h1 w1"]:
+    """The same for the squares between the centres of four cells, those that reach over the border included."""
+    before, after = stride // 2, stride - stride // 2
+    return (
+        torch.nn.functional.max_pool2d(torch.nn.functional.pad(_jumps(depth), (before, after, before, after)), stride)
+        > EDGE
+    )
+
+
+def _jumps(depth: Float32[Tensor, "v H W"]) -> Float32[Tensor, "v H W"]:
+    """Relative step of depth from each pixel to the next one to the right or below."""
     safe = depth.clamp(min=1e-3)
     jump = torch.zeros_like(depth)
     for axis in (1, 2):
@@ -207,9 +231,7 @@ def straddles(depth: Float32[Tensor, "v H W"], stride: int) -> Bool[Tensor, "v h
         jump.narrow(axis, 0, depth.shape[axis] - 1).copy_(
             torch.maximum(jump.narrow(axis, 0, depth.shape[axis] - 1), step)
         )
-    jump[:, stride - 1 :: stride] = 0  # between two cells: nobody's
-    jump[:, :, stride - 1 :: stride] = 0
-    return torch.nn.functional.max_pool2d(jump, stride) > EDGE
+    return jump
 
 
 def empty(found: list[Displacement]) -> float:

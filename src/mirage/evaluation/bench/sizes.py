@@ -35,7 +35,8 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
         Tables, aims and curves.
     """
     tell("a path that explores")
-    explores = _chunks(Video.make(scale))
+    video = Video.make(scale)
+    explores, room = _chunks(video), _room(video)
     tell("a path that returns")
     returns = _chunks(Video.make(scale, path="returns"))
     released, keyframe = explores["released rule"], scale.height * scale.width * 24 / MIB
@@ -67,7 +68,7 @@ def measure(scale: Scale, *, frames: int, budget: int, kinds: Sequence[str], tel
                     "Everything that is kept: latents and geometry; a table of the source views' cells is made while "
                     "a call runs and not counted here, but in the peak of the process. The paper's figure is "
                     f"{PAPER} MiB a chunk, read from its plot, whatever the size here. The path that returns turns "
-                    "back in the middle and retraces its steps, 3 cm to the side. Colours: 24 bytes a "
+                    f"back in the middle and retraces its steps, 3 cm to the side. {room} Colours: 24 bytes a "
                     f"pixel, {keyframe:.1f} MiB a keyframe. The released rule appends every cell in float32, "
                     "frame 0 twice."
                 ),
@@ -124,6 +125,18 @@ def _chunks(video: Video) -> dict[str, list[float]]:
         "gather": [size for size, _ in gather],
         "elements": [count for _, count in gather],
     }
+
+
+def _room(video: Video) -> str:
+    """What the paper's figure leaves for the first chunk, and what it needs."""
+    memory = LatentMemory.from_view(*video.given(slice(0, 1)))
+    first, count, each = memory.nbytes, len(memory), memory.surfels.element_bytes
+    room = max(0, int(PAPER * MIB - first) // each)
+    new = memory.update(*video.given(video.views(0))).new
+    return (
+        f"The first view takes {first / MIB:.2f} MiB, {count:,} cells of {each} bytes: the paper leaves room for "
+        f"{room:,} more in the first chunk, which shows {new:,} that the first view does not."
+    )
 
 
 def _endless(scale: Scale, frames: int, budget: int) -> tuple[Table, dict[str, list[tuple[int, float]]]]:
