@@ -101,13 +101,18 @@ def test_the_budget_of_a_colour_memory_is_kept():
 def test_frames_are_required():
     memory, source, latents = remember(worlds.WALL)
     depth = worlds.depth(source, worlds.WALL, HEIGHT, WIDTH)
-    before = len(memory)
+    before = {key: value.clone() for key, value in memory.surfels.tensors.items()}
     for frames, word in ((None, "None"), (torch.zeros(1, 3, 8, 8), "like the cameras")):
         with pytest.raises(ValueError, match=f"frames.*{word}"):
             memory.update(latents, depth, source, frames=frames)
     with pytest.raises(ValueError, match="finite"):
         memory.update(latents, depth, source, frames=torch.full((1, 3, HEIGHT, WIDTH), torch.nan))
-    assert len(memory) == before
+    for bad, match in ((-depth, "depth must not be negative"), (depth[:, :7], "depth must be a whole multiple")):
+        with pytest.raises(ValueError, match=match):
+            memory.update(latents, bad, source, frames=colours(source, worlds.WALL))
+    with pytest.raises(ValueError, match="a size that the stride"):
+        memory.read(source.resize(HEIGHT + 1, WIDTH))
+    assert all(torch.equal(memory.surfels.tensors[key], value) for key, value in before.items())
 
 
 def test_coarse_depth_is_brought_to_the_pixels():

@@ -58,6 +58,32 @@ def test_what_was_written_is_read_without_seams():
     assert error[read.visible].median() < 0.1 and worlds.rms(error) < 1.0
 
 
+def test_a_chunk_at_once_has_less_of_a_seam_than_its_views_one_by_one():
+    there, sizes, known = path(8), [], []
+    for groups in ([range(8)], [[i] for i in range(8)], [range(7, -1, -1)]):
+        memory, _ = remember()
+        for group in groups:
+            memory.update(*worlds.view(there[list(group)], worlds.ROOM, STRIDE), there[list(group)])
+        sizes.append(len(memory))
+        known.append(memory.read(there).visible)
+    assert sizes[0] < 0.9 * sizes[1] and sizes[2] == sizes[0]
+    assert known[0].equal(known[1]) and known[0].equal(known[2])
+
+
+def test_seams_are_of_the_surface_that_is_written():
+    """A post before a wall: a step aside shows more of the wall, and of the post nothing that is written again."""
+    depth = torch.full((1, HEIGHT, WIDTH), 4.0)
+    depth[:, :, 40:56] = 1.0  # two columns of cells
+    memory = LatentMemory.from_view(torch.zeros(1, 1, *CELLS), depth, at(worlds.pose()))
+    aside = at(worlds.pose(x=16 / (0.8 * WIDTH)))  # 16 pixels of the post, 4 of the wall
+    depth = torch.full((1, HEIGHT, WIDTH), 4.0)
+    depth[:, :, 24:40] = 1.0
+    report = memory.update(torch.zeros(1, 1, *CELLS), depth, aside)
+    written = memory.surfels.plane[~memory.surfels.observed]
+    assert report.new > 0 and report.written > report.new and len(written) == report.written
+    assert (1 / written[:, 0] - 4).abs().amax() < 0.1
+
+
 def test_observed_wins_over_generated():
     memory, _ = remember(worlds.WALL)
     near = at(worlds.pose(z=1.0))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import plane_worlds as worlds
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mirage.camera.cameras import Cameras
@@ -52,6 +52,7 @@ def equal(one: dict, other: dict) -> bool:
 
 @few
 @given(seeds, sides, sides, st.sampled_from([1e-4, 1.0, 1e4]))
+@example(1, 1, 1, 1.0)
 def test_the_source_view_reads_back_as_it_was_written(seed, rows, columns, scale):
     """Also after updates: nothing that is imagined ever hides what was given."""
     memory, latents, depth, cameras = remember(seed, rows, columns, views=3, scale=scale)
@@ -145,6 +146,8 @@ def test_the_order_of_elements_never_matters(seed):
 
 @few
 @given(seeds, sides, sides, st.sampled_from(["gather", "nearest", "nearest-corner"]))
+@example(1, 1, 1, "gather")
+@example(2, 1, 9, "nearest")
 def test_nothing_to_remember_and_nothing_to_see(seed, rows, columns, read):
     memory, latents, depth, cameras = remember(seed, rows, columns, views=2, read=read)
     before = state(memory)

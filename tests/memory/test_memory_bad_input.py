@@ -1,10 +1,12 @@
 """Malformed arguments: one sentence that names the argument, and the memory as it was."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import plane_worlds as worlds
 import pytest
 import torch
+from safetensors import safe_open
 
 from mirage.camera.cameras import Cameras
 from mirage.memory import LatentMemory, recall
@@ -23,6 +25,13 @@ def scaled_rotation(factor: float):
     pose = SOURCE.cam_from_world.clone()
     pose[:, :3, :3] *= factor
     return replace(SOURCE, cam_from_world=pose)
+
+
+def state(memory: LatentMemory, folder: Path) -> dict[str, str]:
+    """All that a memory is: its settings, and a checksum over them and its tensors."""
+    memory.save(folder / "memory.safetensors")
+    with safe_open(str(folder / "memory.safetensors"), "pt") as file:
+        return file.metadata()
 
 
 BAD = {
@@ -77,21 +86,22 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_views_are_refused_and_change_nothing(case):
+def test_bad_views_are_refused_and_change_nothing(case, tmp_path):
     arguments = dict(latents=FEATURES, depth=DEPTH, cameras=SOURCE, keep=None) | BAD[case]
     match = arguments.pop("match")
     keep = arguments.pop("keep")
     with pytest.raises(ValueError, match=match):
         LatentMemory.from_view(*arguments.values(), keep=keep)
     memory = LatentMemory.from_view(FEATURES, DEPTH, SOURCE)
-    before = {key: value.clone() for key, value in memory.surfels.tensors.items()}
+    before = state(memory, tmp_path)
     with pytest.raises(ValueError, match=match):
         memory.update(*arguments.values(), keep=keep)
-    assert all((memory.surfels.tensors[key] == value).all() for key, value in before.items())
+    assert state(memory, tmp_path) == before
 
 
-def test_bad_reads_and_options_are_refused():
+def test_bad_reads_and_options_are_refused(tmp_path):
     memory = LatentMemory.from_view(FEATURES, DEPTH, SOURCE)
+    before = state(memory, tmp_path)
     for cameras, match in (
         (SOURCE.resize(41, 56), "stride 8 divides"),
         (SOURCE.resize(4, 56), "stride 8 divides"),
@@ -102,6 +112,9 @@ def test_bad_reads_and_options_are_refused():
     nowhere = Cameras(SOURCE.intrinsics.to("meta"), SOURCE.cam_from_world.to("meta"), 40, 56)
     with pytest.raises(ValueError, match="cameras must have values"):
         memory.read(nowhere)
+    with pytest.raises(OSError, match="cannot write"):
+        memory.save(tmp_path)
+    assert state(memory, tmp_path) == before
     for dtype in (torch.int8, torch.float8_e4m3fn, "float16"):
         with pytest.raises(ValueError, match="dtype must be a floating point type"):
             LatentMemory.from_view(FEATURES, DEPTH, SOURCE, dtype=dtype)
@@ -112,11 +125,11 @@ def test_bad_reads_and_options_are_refused():
         LatentMemory.from_view(FEATURES.repeat(2, 1, 1, 1), DEPTH.repeat(2, 1, 1), two)
 
     half = LatentMemory.from_view(FEATURES, DEPTH, SOURCE, dtype=torch.float16)
-    before = {key: value.clone() for key, value in half.surfels.tensors.items()}
+    before = state(half, tmp_path)
     aside = worlds.cameras(worlds.pose(yaw=60)[None], 40, 56)
     with pytest.raises(ValueError, match="latents must fit into torch"):
         half.update(FEATURES * 1e6, DEPTH, aside)
-    assert all(torch.equal(half.surfels.tensors[key], value) for key, value in before.items())
+    assert state(half, tmp_path) == before
     for budget, match in ((10, "budget_bytes must be at least"), (1e6, "whole number"), (True, "whole number")):
         with pytest.raises(ValueError, match=match):
             LatentMemory.from_view(FEATURES, DEPTH, SOURCE, budget_bytes=budget)
@@ -151,9 +164,11 @@ def test_bad_recalls_are_refused(change, match):
         recall(**arguments)
 
 
-def test_latents_of_another_codec_are_refused():
+def test_latents_of_another_codec_are_refused(tmp_path):
     memory = LatentMemory.from_view(FEATURES, DEPTH, SOURCE)
+    before = state(memory, tmp_path)
     with pytest.raises(ValueError, match=r"latents must be \(v, 3, 5, 7\) at stride 8"):
         memory.update(FEATURES.repeat(1, 2, 1, 1), DEPTH, SOURCE)
     with pytest.raises(ValueError, match="stride 16"):
         memory.update(FEATURES, DEPTH, SOURCE.resize(80, 112))
+    assert state(memory, tmp_path) == before
