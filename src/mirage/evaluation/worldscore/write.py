@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
+from mirage.evaluation.study import fingerprint
 from mirage.evaluation.worldscore.check import find_faults
 from mirage.evaluation.worldscore.items import MOST, Item, crop_input
 from mirage.evaluation.worldscore.paths import camera_data, held, to_cameras
@@ -149,18 +150,21 @@ def keep_settings(out: Path, config: WorldScore) -> None:
         config: The settings.
 
     Raises:
-        ValueError: If the folder was made with other settings.
+        ValueError: If the folder was made with other settings or weights.
     """
     settings = json.loads(json.dumps(asdict(config)))
-    file = out / SETTINGS
+    file, weights = out / SETTINGS, fingerprint(config.model)
     if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if there["weights"] != weights:
+            raise ValueError(f"out must be a new folder, {out} was made with other weights of {config.model}")
+        there = there["settings"]
         other = {key: (there.get(key), value) for key, value in settings.items() if there.get(key) != value}
         if other:
             words = ", ".join(f"{key} {a!r} and not {b!r}" for key, (a, b) in other.items())
             raise ValueError(f"out must be a new folder or one made alike, {out} was made with {words}")
         return
-    write_json(file, {"settings": settings, "intrinsics": config.lens_report()})
+    write_json(file, {"settings": settings, "weights": weights, "intrinsics": config.lens_report()})
 
 
 def _write_item(config: WorldScore, item: Item, place: Path, pipeline: MiragePipeline) -> float:
