@@ -31,7 +31,7 @@ def add_evaluate(
     one = _task(
         kinds, command, "closed-loop", closed_loop, "are places still there on return, seen ones and imagined ones?"
     )
-    _add_sources(one, "RGB-D folders with loops.json, or pictures")
+    _add_sources(one, "recordings with depth and loops.json, or pictures")
     _add_worlds(one, whole, 100)
     _add_rows(one, ROWS)
     _add_frames(one, whole, 65, "1 + a multiple of 16")
@@ -39,11 +39,11 @@ def add_evaluate(
     _add_run(one, whole, add_model)
 
     one = _task(kinds, command, "novel-view", novel_view, "the first frame and the true path against the true video")
-    _add_sources(one, "RGB-D folders, or RealEstate10K lists with their clips")
+    _add_sources(one, "recordings with cameras, anything that mirage prepare takes (docs/data.md)")
     _add_clips(one, whole, add_model)
 
     one = _task(kinds, command, "camera", camera, "does the video follow the path? By flow and by estimated poses")
-    _add_sources(one, "RGB-D folders")
+    _add_sources(one, "recordings with cameras, best with depth")
     _add_clips(one, whole, add_model)
 
     one = _task(kinds, command, "drift", drift, "quality and geometry against the number of chunks, on exact worlds")
@@ -88,6 +88,7 @@ def _add_clips(one: argparse.ArgumentParser, whole: Callable, add_model: Callabl
     _add_rows(one, ("latent", "none"))
     _add_frames(one, whole, 49, "of a clip, 1 + a multiple of 4")
     one.add_argument("--stride", type=whole(1), default=1, metavar="N", help="frames of a recording per frame (1)")
+    one.add_argument("--videos", default="", metavar="DIR", help="folder of the videos of RealEstate10K lists")
     _add_run(one, whole, add_model)
 
 
@@ -108,12 +109,17 @@ def closed_loop(arguments: argparse.Namespace) -> None:
     _finish(arguments, evaluate, format_table, config)
 
 
+def _clips(arguments: argparse.Namespace) -> dict[str, object]:
+    names = ("frames", "stride", "videos")
+    return _given(arguments) | {name: getattr(arguments, name) for name in names}
+
+
 def novel_view(arguments: argparse.Namespace) -> None:
     """Held to the true video."""
     with evaluation_packages():
         from mirage.evaluation.novel_view import NovelView, evaluate, format_table
 
-    config = NovelView(**_given(arguments), frames=arguments.frames, stride=arguments.stride)
+    config = NovelView(**_clips(arguments))
     _finish(arguments, evaluate, format_table, config)
 
 
@@ -122,7 +128,9 @@ def camera(arguments: argparse.Namespace) -> None:
     with evaluation_packages():
         from mirage.evaluation.camera_control import CameraControl, evaluate, format_table
 
-    config = CameraControl(**_given(arguments), frames=arguments.frames, stride=arguments.stride)
+    config = CameraControl(
+        **_given(arguments), frames=arguments.frames, stride=arguments.stride, videos=arguments.videos
+    )
     _finish(arguments, evaluate, format_table, config)
 
 

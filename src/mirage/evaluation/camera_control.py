@@ -22,7 +22,7 @@ from mirage.evaluation.report import INTERVALS, Panel, draw, rows_table, scenes_
 from mirage.evaluation.rows import roll_out
 from mirage.evaluation.sources import kind_of
 from mirage.evaluation.study import load_model
-from mirage.evaluation.task import Clips, Place, begin, carry_out, clip_places, clip_walk, films, show, where
+from mirage.evaluation.task import Clips, Place, begin, carry_out, clip_places, clip_walk, films, scaled, show, where
 from mirage.evaluation.worlds import Walk
 from mirage.video.io import write_json
 
@@ -176,13 +176,13 @@ def measure_scene(
         One record per row.
     """
     pipeline, number = load_model(config.model, config.device), list(places).index(scene)
-    walk = clip_walk(config, places[scene], number, pipeline)
+    walk, scale = clip_walk(config, places[scene], number, pipeline)
     records = []
     for row in rows:
         video = walk.frames if row == "truth" else roll_out(pipeline, walk, row, config)[0]
         if number < config.sheets:
             show(out, scene, row, video)
-        records.append({"scene": scene, "row": row, **measure(walk, video)})
+        records.append({"scene": scene, "row": row, **measure(walk, video), **scale})
     return records
 
 
@@ -210,7 +210,7 @@ def evaluate(
         ValueError: If there is no such model or source, or the folder holds other results.
     """
     out = Path(out)
-    kind = kind_of(config.sources, ("worlds", "rgbd"))
+    kind = kind_of(config.sources, ("worlds", "recordings"))
     config, pipeline = begin(config)
     places = clip_places(config, kind, pipeline)
     run_with = {"processes": processes, "on_scene": on_scene, "command": command}
@@ -257,7 +257,7 @@ def tables(results: dict) -> list[Table]:
         Rows, and single scenes where they are not alike.
     """
     note = f"{where(results)}; depth of the input {results['depth']}, {results['steps']} steps of the denoiser. "
-    note += f"{results['hardware']}.\n\n{MEANING}"
+    note += f"{results['hardware']}.\n\n{MEANING}{scaled(results)}"
     found = [rows_table(results, COLUMNS, "Camera control", note=note, titles=TITLES)]
     if results["records"]:
         found.append(scenes_table(results["records"], COLUMNS, "Scene by scene"))

@@ -257,7 +257,7 @@ def evaluate(
     out = Path(out)
     config, pipeline = begin(config)
     kind, places = _places(config, pipeline)
-    if kind == "picture":
+    if kind == "pictures":
         picture_walk(next(iter(places.values())), config.path, config.frames, pipeline, 0)  # a wrong path is refused
     run_with = {"processes": processes, "on_scene": on_scene, "command": command}
     about, records = carry_out("closed-loop", config, kind, places, measure_scene, out, **run_with)
@@ -273,10 +273,10 @@ def evaluate(
 
 
 def _places(config: ClosedLoop, pipeline: MiragePipeline) -> tuple[str, dict[str, Place]]:
-    kind = kind_of(config.sources, ("worlds", "rgbd", "picture"))
+    kind = kind_of(config.sources, ("worlds", "recordings", "pictures"))
     if kind == "worlds":
         return kind, {f"world-{seed}": seed for seed in config.seeds}
-    if kind == "rgbd":
+    if kind == "recordings":
         return kind, loops(config.sources, pipeline.codec.temporal_stride)
     return kind, {Path(source).stem: Path(source) for source in config.sources}
 
@@ -294,14 +294,14 @@ def tables(results: dict) -> list[Table]:
     what = {
         "worlds": f"{results['scenes']} held-out worlds (seeds from {results['first_seed']}), walks A-B-A-B-A of "
         f"{results['frames']} frames",
-        "rgbd": f"{results['scenes']} recorded loops, to their end and back",
-        "picture": f"{results['scenes']} pictures, {results['path']}, {results['frames']} frames",
+        "recordings": f"{results['scenes']} recorded loops, to their end and back",
+        "pictures": f"{results['scenes']} pictures, {results['path']}, {results['frames']} frames",
     }[kind]
     note = (
         f"{what}; depth of the input {results['depth'] if kind != 'picture' else 'head'}, {results['steps']} steps of "
     )
     note += "the denoiser" + (f"; {share['mean']:.2f} of B is not in the input" if share and share["mean"] else "")
-    meaning = {"worlds": MEANING, "rgbd": MEANING + OF_LOOPS, "picture": MEANING + OF_PICTURES}[kind]
+    meaning = {"worlds": MEANING, "recordings": MEANING + OF_LOOPS, "pictures": MEANING + OF_PICTURES}[kind]
     found = [rows_table(results, COLUMNS, "Closed loop", note=f"{note}. {results['hardware']}.\n\n{meaning}")]
     if results["differences"] and next(iter(results["differences"].values())):
         named = [
@@ -335,7 +335,7 @@ def _write(out: Path, results: dict, records: Sequence[dict], scenes: tuple[str,
     visits = {r["scene"]: ", ".join(map(str, r["visits"])) for r in records}
     for scene in scenes[: results["sheets"]]:
         rows = {r["row"]: r for r in records if r["scene"] == scene}
-        if _sheet(out, scene, rows, WAY if results["on"] == "picture" else tuple("ABABA")):
+        if _sheet(out, scene, rows, WAY if results["on"] == "pictures" else tuple("ABABA")):
             pictures.append(Picture(path=f"sheet-{scene}.png", caption=f"{scene}: the visits, row by row"))
     write_page(
         out,

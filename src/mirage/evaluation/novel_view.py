@@ -7,18 +7,16 @@ imagined, and is a matter of taste. So all figures are given for both apart, whe
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
 from mirage.evaluation import metrics
 from mirage.evaluation.bench.tables import Table
 from mirage.evaluation.closed_loop import curves
 from mirage.evaluation.page import Picture, markdown, write_page
-from mirage.evaluation.pose import match_scale
 from mirage.evaluation.report import (
     INTERVALS,
     Panel,
@@ -39,11 +37,11 @@ from mirage.evaluation.task import (
     clip_places,
     clip_walk,
     films,
+    scaled,
     show,
     where,
 )
 from mirage.evaluation.worlds import Walk
-from mirage.pipeline import MiragePipeline
 from mirage.video.io import write_json
 
 USED = ("psnr", "ssim", "lpips", "detail")
@@ -99,24 +97,6 @@ def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"]) -> dict:
     return result | {"curves": curves(video, truth, regions)}
 
 
-def rescaled(walk: Walk, pipeline: MiragePipeline) -> tuple[Walk, float, int]:
-    """The walk in the unit of the model's own depth, for a recording whose unit is nobody's.
-
-    Args:
-        walk: The truth, without depth.
-        pipeline: The model.
-
-    Returns:
-        The walk, the factor, and how many features told it; see `match_scale`.
-    """
-    depth = pipeline.begin(walk.colour[0], walk.cameras[0], memory="none").depth
-    depth = torch.nn.functional.interpolate(depth[None, :1], walk.frames.shape[1:3], mode="nearest-exact")[0, 0]
-    factor, told = match_scale(walk.frames, walk.cameras, depth)
-    pose = walk.cameras.cam_from_world.clone()
-    pose[:, :3, 3] *= factor
-    return replace(walk, cameras=replace(walk.cameras, cam_from_world=pose)), factor, told
-
-
 def measure_scene(
     config: NovelView, places: dict[str, Place], scene: str, rows: tuple[str, ...], out: Path
 ) -> list[dict]:
@@ -133,11 +113,7 @@ def measure_scene(
         One record per row.
     """
     pipeline, number = load_model(config.model, config.device), list(places).index(scene)
-    walk = clip_walk(config, places[scene], number, pipeline)
-    scale = {}
-    if walk.depth is None:
-        walk, factor, told = rescaled(walk, pipeline)
-        scale = {"scale": factor, "scale_features": told}
+    walk, scale = clip_walk(config, places[scene], number, pipeline)
     shown = number < config.sheets
     if shown:
         show(out, scene, "truth", walk.frames)
@@ -177,7 +153,7 @@ def evaluate(
         ValueError: If there is no such model or source, or the folder holds other results.
     """
     out = Path(out)
-    kind = kind_of(config.sources, ("worlds", "rgbd", "realestate10k"))
+    kind = kind_of(config.sources, ("worlds", "recordings"))
     config, pipeline = begin(config)
     places = clip_places(config, kind, pipeline)
     run_with = {"processes": processes, "on_scene": on_scene, "command": command}
@@ -215,13 +191,7 @@ def tables(results: dict) -> list[Table]:
     """
     note = f"{where(results)}; depth of the input {results['depth']}, {results['steps']} steps of the denoiser. "
     note += f"{results['hardware']}.\n\n{MEANING}"
-    if results["on"] == "realestate10k":
-        told = [r["scale_features"] for r in results["records"]]
-        note += (
-            " Depth of the input is the model's own, and the path is brought to its unit by features of the first "
-            "frame triangulated along the true clip (median ratio; "
-            f"{sum(n > 0 for n in told)} of {len(told)} had enough)."
-        )
+    note += scaled(results)
     found = [rows_table(results, COLUMNS, "Novel views", note=note)]
     there = next(iter(results["differences"].values()), {})
     if named := [(head, figure) for head, figure in DIFFERENCES if figure in there]:

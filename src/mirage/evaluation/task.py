@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from mirage.evaluation.page import Film, film, write_film
+from mirage.evaluation.pose import match_scale
 from mirage.evaluation.report import hardware
 from mirage.evaluation.rows import CONTROLS, MEMORIES, TITLES
 from mirage.evaluation.sources import Cut, Kind, clips, cut_walk
@@ -19,7 +21,7 @@ from mirage.pipeline import MiragePipeline
 
 Depth = Literal["known", "head"]
 Place = int | Cut | Path  # the seed of a world, frames of a recording, a picture
-FREE = ("sources", "worlds", "first_seed", "rows", "sheets", "model", "device")  # results may differ in these
+FREE = ("sources", "videos", "worlds", "first_seed", "rows", "sheets", "model", "device")  # results may differ in these
 Config = TypeVar("Config", bound="Settings")
 
 
@@ -81,6 +83,8 @@ class Clips(Settings):
     """Frames of a clip; a recording is cut into such clips."""
     stride: int = 1
     """Frames of a recording per frame of a clip."""
+    videos: str = ""
+    """Folder of the videos of RealEstate10K lists."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -122,11 +126,13 @@ def clip_places(config: Clips, kind: Kind, pipeline: MiragePipeline) -> dict[str
     """
     if kind == "worlds":
         return {f"world-{seed}": seed for seed in config.seeds}
-    return dict(clips(config.sources, config.frames, config.stride, pipeline.codec.temporal_stride))
+    return dict(clips(config.sources, config.frames, config.stride, pipeline.codec.temporal_stride, config.videos))
 
 
-def clip_walk(config: Clips, place: Place, number: int, pipeline: MiragePipeline) -> Walk:
-    """The truth of one scene.
+def clip_walk(
+    config: Clips, place: Place, number: int, pipeline: MiragePipeline
+) -> tuple[Walk, dict[str, float | int]]:
+    """The truth of one scene; without known depth its path is brought to the unit of the model's own depth.
 
     Args:
         config: The settings.
@@ -135,11 +141,39 @@ def clip_walk(config: Clips, place: Place, number: int, pipeline: MiragePipeline
         pipeline: The model.
 
     Returns:
-        The walk.
+        The walk; and, where it was brought to another unit, the factor and how many features told it.
     """
     if isinstance(place, int):
-        return make_walk(place, config.frames, *pipeline.config.size, device=config.device, kind="walk")
-    return cut_walk(place, pipeline, HELD_OUT + number)
+        return make_walk(place, config.frames, *pipeline.config.size, device=config.device, kind="walk"), {}
+    walk = cut_walk(place, pipeline, HELD_OUT + number)
+    if walk.depth is not None:
+        return walk, {}
+    depth = pipeline.begin(walk.colour[0], walk.cameras[0], memory="none").depth
+    depth = torch.nn.functional.interpolate(depth[None, :1], walk.frames.shape[1:3], mode="nearest-exact")[0, 0]
+    factor, told = match_scale(walk.frames, walk.cameras, depth)
+    pose = walk.cameras.cam_from_world.clone()
+    pose[:, :3, 3] *= factor
+    walk = replace(walk, cameras=replace(walk.cameras, cam_from_world=pose))
+    return walk, {"scale": factor, "scale_features": told}
+
+
+def scaled(results: dict) -> str:
+    """What a note says of paths that were brought to another unit.
+
+    Args:
+        results: What `results.json` holds.
+
+    Returns:
+        Words; none if no path was.
+    """
+    told = [r["scale_features"] for r in results["records"] if "scale_features" in r]
+    if not told:
+        return ""
+    return (
+        " Where depth is not known, that of the input is the model's own, and the path is brought to its unit by "
+        "features of the input triangulated along the true clip (median ratio; "
+        f"{sum(n > 0 for n in told)} of {len(told)} had enough, the others are taken as they are)."
+    )
 
 
 def carry_out(
