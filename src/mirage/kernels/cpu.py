@@ -319,7 +319,7 @@ def surfel_hits(
 ]:
     """See `splat_surfels`."""
     views = (source_intrinsics, source_cam_from_world, intrinsics, cam_from_world)
-    if len(plane) * len(intrinsics) < compiled.SMALL // 4:
+    if (len(plane) + height * width) * len(intrinsics) < compiled.SMALL // 4:
         given = (plane, cell, reach, rank, source, name, source_size, *views)
         return reference.surfel_hits(*given, height, width, near, tolerance)
     table = reference.target_from_source(*views).numpy()
