@@ -1,6 +1,9 @@
 """The measurement of the memory: its rivals are what they are said to be, its rulers measure, all of it runs."""
 
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,6 +203,14 @@ def test_parts_are_added_to_those_of_an_earlier_run(tmp_path, monkeypatch):
     assert "`measure growth`" in page and "`measure loops`" in page
     assert "Not measured here: speed, bytes, exactness." in page
     assert tuple(json.loads((tmp_path / "memory.json").read_text())) == ("loops", "growth")
+
+
+def test_the_script_for_a_gpu_runs_at_toy_size(monkeypatch, capsys):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu" / "memory.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--small"])
+    assert runpy.run_path(str(script))["main"]() == 0
+    page = capsys.readouterr().out
+    assert "features to rounding: yes" in page and page.count("| gather, ") == 2
 
 
 @pytest.mark.usefixtures("unchecked")
