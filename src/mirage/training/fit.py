@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def fit(
         schedule.steps,
     )
     model.train()
-    with _stop_politely() as stopped:
+    with stop_politely() as stopped:
         while step < schedule.steps:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
@@ -185,17 +186,27 @@ def _resume(path: Path, params: dict, average: dict, optimizer: torch.optim.Opti
 
 
 @contextlib.contextmanager
-def _stop_politely() -> Iterator[list[int]]:
-    """Turn Ctrl-C into a request that the loop honours after the step in hand."""
-    import signal
+def stop_politely() -> Iterator[list[int]]:
+    """Turn Ctrl-C or a polite kill into a request that the loop honours after the step in hand; a second one is obeyed.
 
+    Yields:
+        A list that is no longer empty once it was asked.
+    """
     asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {}
     try:
-        before = signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+        before = {kind: signal.signal(kind, ask) for kind in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: no handler, no polite stop
         yield asked
         return
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
