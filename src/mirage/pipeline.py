@@ -33,7 +33,7 @@ from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.depth import DepthEstimator, KnownDepth, fill_depth
 from mirage.geometry.movers import Segmenter, keep_cells
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
-from mirage.memory import ColourMemory, LatentMemory, Memory, MemoryRead, NoMemory, recall
+from mirage.memory import ColourMemory, LatentMemory, LatentMover, Memory, MemoryRead, NoMemory, recall
 from mirage.rollout import ChunkResult as ChunkResult
 from mirage.rollout import Clock, MirageOutput, RolloutState
 from mirage.video.codec import LatentCodec
@@ -43,6 +43,7 @@ from mirage.video.wan import WanCodec
 
 EMBEDDED = {"nano": Path(__file__).parent / "models" / "nano"}
 MEMORIES = ("latent", "colour", "none")
+MOVER = "mover"  # folder of the mover in that of a model
 PROMPTS = 16  # embedded prompts that are kept: none is encoded twice
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class MiragePipeline(DiffusionPipeline):
         reference_frames: Most past latent frames that are recalled because they saw the same place.
         num_inference_steps: Calls of the denoiser per chunk, unless a call says otherwise.
         size: Height and width that the model was made for, in pixels.
+        mover: Mends what the latent memory reads at other poses; it is kept beside the autoencoder it was made for.
     """
 
     model_cpu_offload_seq = "text_encoder->depth_head->transformer->vae"
@@ -80,6 +82,7 @@ class MiragePipeline(DiffusionPipeline):
         reference_frames: int = 4,
         num_inference_steps: int = 40,
         size: list[int] = (704, 1280),
+        mover: LatentMover | None = None,
     ):
         super().__init__()
         self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, depth_head=depth_head)
@@ -93,6 +96,7 @@ class MiragePipeline(DiffusionPipeline):
         )
         self.codec: LatentCodec = NanoCodec(vae) if isinstance(vae, NanoAutoencoder) else WanCodec(vae)
         self.conditions = BranchConditions(self.codec, transformer.config.memory_layout, preceding_frames)
+        self._mover = mover
         self._embedded: dict[str, Tensor] = {}
         self._by_name: dict[tuple[Callable, str], object] = {}
 
@@ -141,6 +145,8 @@ class MiragePipeline(DiffusionPipeline):
                 if dtype or kept not in (None, torch.float16):  # else float32: half is for the disk alone
                     exact = torch.float32 if (folder / "text_encoder").is_dir() else dtype or torch.float32
                     options["dtype"] = {"transformer": kept, "text_encoder": kept, "default": exact}
+                if (folder / MOVER).is_dir():
+                    options.setdefault("mover", LatentMover.from_pretrained(folder / MOVER))
                 pipeline = super().from_pretrained(str(folder), **options)
             except (SafetensorError, ValueError, OSError, EOFError, KeyError, RuntimeError) as error:
                 raise ValueError(f"model {name} cannot be loaded: {error}") from error
@@ -169,6 +175,13 @@ class MiragePipeline(DiffusionPipeline):
                 "call transformer.fuse_lora() and transformer.unload_lora() first"
             )
         super().save_pretrained(save_directory, **options)
+        if self._mover is not None:
+            self._mover.save_pretrained(Path(save_directory) / MOVER)
+
+    @property
+    def mover(self) -> LatentMover | None:
+        """What mends the reads of the latent memory, there where the pipeline computes; None if nothing does."""
+        return None if self._mover is None else self._mover.to(self._execution_device)
 
     @torch.no_grad()
     def __call__(
@@ -565,7 +578,7 @@ class MiragePipeline(DiffusionPipeline):
                 "memory='none'"
             )
         if memory == "latent":
-            return LatentMemory.from_view(latents, depth, camera, **masked)
+            return LatentMemory.from_view(latents, depth, camera, mover=self.mover, **masked)
         if memory == "colour":
             return ColourMemory.from_view(latents, depth, camera, frames=image, codec=self.codec, **masked)
         return NoMemory.from_view(latents, depth, camera)

@@ -35,7 +35,7 @@ def fetch(name: str | Path, what: str = "model", **options: object) -> Path:
     try:
         parts = None
         if what == "model" and (index := get(["model_index.json"]) / "model_index.json").is_file():
-            parts = [key for key, value in json.loads(index.read_text()).items() if isinstance(value, list)]
+            parts = [key for key, value in json.loads(index.read_text()).items() if isinstance(value, list)] + ["mover"]
         return get(wanted(what, parts))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError, AttributeError) as error:
         first = str(error).strip().partition("\n")[0]

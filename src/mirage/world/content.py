@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.memory import LatentMemory
+from mirage.memory import LatentMemory, LatentMover
 from mirage.memory.memory import check_cameras
 from mirage.world.manifest import ChunkMark, ModelMark, Settings
 
@@ -120,9 +120,11 @@ def decode_frames(data: bytes, count: int, settings: Settings) -> UInt8[np.ndarr
     return np.stack(frames)
 
 
-def load_memory(path: str | os.PathLike, model: ModelMark, device: torch.device) -> LatentMemory:
+def load_memory(
+    path: str | os.PathLike, model: ModelMark, device: torch.device, mover: LatentMover | None = None
+) -> LatentMemory:
     """A memory that does not depend on its file any more: results must not depend on how a file lies in memory."""
-    memory = LatentMemory.load(path, stride=model.stride, channels=model.channels, device=device)
+    memory = LatentMemory.load(path, stride=model.stride, channels=model.channels, device=device, mover=mover)
     memory.surfels = replace(memory.surfels, **{name: t.clone() for name, t in memory.surfels.tensors.items()})
     return memory
 

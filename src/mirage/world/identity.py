@@ -21,7 +21,7 @@ def model_mark(pipeline: MiragePipeline, channels: int) -> ModelMark:
         The mark.
     """
     total = hashlib.sha256()
-    for part in ("transformer", "vae", "depth_head"):
+    for part in ("transformer", "vae", "depth_head", "mover"):
         for name, weight in getattr(pipeline, part).state_dict().items() if getattr(pipeline, part) else ():
             sample = weight.detach().flatten()[:8].to("cpu", torch.bfloat16).float().tolist()
             total.update(f"{part}.{name} {tuple(weight.shape)} {sample}\n".encode())

@@ -142,7 +142,7 @@ class World:
             movers=movers,
         )
         seconds: dict[str, float] = {}
-        memory = partial(LatentMemory.from_view, budget_bytes=budget_bytes)
+        memory = partial(LatentMemory.from_view, budget_bytes=budget_bytes, mover=pipeline.mover)
         models = {"estimator": estimator, "movers": movers or None}
         state = pipeline.begin(image, camera, memory=memory, depth=depth, seconds=seconds, **models)
         shown = tensor_to_images(pipeline.codec.decode(state.clean[None])[0].clamp(-1, 1))
@@ -531,7 +531,10 @@ class World:
         path = disk.check_file(self.folder, name, mark.bytes)
         if disk.hash_file(path) != mark.sha256:
             raise ValueError(f"world {self.folder} is damaged: the checksum of {name} is not that of its content")
-        return load_memory(path, self.model, self.pipeline._execution_device if self.pipeline else torch.device("cpu"))
+        device, mover = (
+            (self.pipeline._execution_device, self.pipeline.mover) if self.pipeline else (torch.device("cpu"), None)
+        )
+        return load_memory(path, self.model, device, mover)
 
     def log_bytes(self) -> bytes:
         """The log as it is in the file, as far as it was committed."""
