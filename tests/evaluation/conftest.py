@@ -1,8 +1,10 @@
-"""A tiny pipeline with random weights on disk."""
+"""A tiny pipeline with random weights on disk, and walks written as recordings."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
+from PIL import Image
 
 from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.nano import LatentDepthHead
@@ -42,3 +44,23 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     pipeline.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def recorded():
+    """Writes a walk to disk, as RGB-D folders are."""
+
+    def write(folder, walk):
+        """A walk on disk, as RGB-D folders are."""
+        for name in ("rgb", "depth"):
+            (folder / name).mkdir(parents=True)
+        for i, (frame, depth) in enumerate(zip(walk.frames, walk.depth.numpy(), strict=True)):
+            Image.fromarray(frame).save(folder / f"rgb/{i:05}.png")
+            Image.fromarray((depth * 500).round().astype(np.uint16)).save(folder / f"depth/{i:05}.png")
+        pose = walk.cameras.cam_from_world.numpy()
+        k = walk.cameras.intrinsics[0].numpy().copy()
+        k[:2, 2] -= 0.5  # the folder puts pixel centres at integers
+        np.savez(folder / "cameras.npz", w2c=pose, c2w=np.linalg.inv(pose), K=k, depth_scale=500.0)
+        return folder
+
+    return write

@@ -127,6 +127,20 @@ def test_a_picture_comes_back_to_itself(tiny, photo, tmp_path):
     check_page(tmp_path, ["return to observed, dB", "there-and-back:pan"])
 
 
+def test_a_damaged_recording_is_named_and_the_rest_goes_on(tiny, recorded, tmp_path, caplog):
+    walk = make_walk(HELD_OUT, 10, 32, 48, kind="walk")
+    folder = recorded(tmp_path / "hall", walk)
+    (folder / "rgb/00007.png").write_bytes(b"no picture")
+    config = NovelView(model=str(tiny), sources=(str(folder),), frames=5, rows=("none",), sheets=0)
+    results = evaluate_novel_view(config, tmp_path / "out", processes=1)
+    assert results["scenes"] == 1 and list(results["left_out"]) == ["hall-5-9"]
+    for told in (caplog.text, (tmp_path / "out/table.md").read_text(), (tmp_path / "out/report.html").read_text()):
+        assert "00007.png" in told and "left out" in told
+    (folder / "rgb/00002.png").write_bytes(b"no picture either")
+    with pytest.raises(ValueError, match=r"no scene could be measured.*00002\.png"):
+        evaluate_novel_view(config, tmp_path / "new", processes=1)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "words, said",

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mirage.evaluation.closed_loop import loop_visits
 from mirage.evaluation.sources import clips, cut_walk, kind_of, loops, picture_walk, seen_where_known
@@ -16,20 +15,6 @@ from mirage.video.io import write_video
 FRAMES = 22
 
 
-def write_recording(folder, walk):
-    """A walk on disk, as RGB-D folders are."""
-    for name in ("rgb", "depth"):
-        (folder / name).mkdir(parents=True)
-    for i, (frame, depth) in enumerate(zip(walk.frames, walk.depth.numpy(), strict=True)):
-        Image.fromarray(frame).save(folder / f"rgb/{i:05}.png")
-        Image.fromarray((depth * 500).round().astype(np.uint16)).save(folder / f"depth/{i:05}.png")
-    pose = walk.cameras.cam_from_world.numpy()
-    k = walk.cameras.intrinsics[0].numpy().copy()
-    k[:2, 2] -= 0.5  # the folder puts pixel centres at integers
-    np.savez(folder / "cameras.npz", w2c=pose, c2w=np.linalg.inv(pose), K=k, depth_scale=500.0)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def walk():
     """Frames 0 and 16 are of one place."""
@@ -37,8 +22,8 @@ def walk():
 
 
 @pytest.fixture
-def folder(walk, tmp_path):
-    place = write_recording(tmp_path / "hall", walk)
+def folder(walk, recorded, tmp_path):
+    place = recorded(tmp_path / "hall", walk)
     (place / "loops.json").write_text('{"loops": [[0, 16], [2, 15]]}')
     return place
 

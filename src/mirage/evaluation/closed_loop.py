@@ -30,7 +30,7 @@ from mirage.evaluation.report import (
 from mirage.evaluation.rows import roll_out
 from mirage.evaluation.sources import Cut, cut_walk, kind_of, loops, picture_walk
 from mirage.evaluation.study import load_model
-from mirage.evaluation.task import Place, Settings, begin, carry_out, films, show
+from mirage.evaluation.task import Place, Settings, begin, carry_out, films, left_out, show
 from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
 from mirage.pipeline import MiragePipeline
 from mirage.video.io import read_image, write_image, write_json
@@ -301,6 +301,7 @@ def tables(results: dict) -> list[Table]:
         f"{what}; depth of the input {results['depth'] if kind != 'picture' else 'head'}, {results['steps']} steps of "
     )
     note += "the denoiser" + (f"; {share['mean']:.2f} of B is not in the input" if share and share["mean"] else "")
+    note += left_out(results)
     meaning = {"worlds": MEANING, "recordings": MEANING + OF_LOOPS, "pictures": MEANING + OF_PICTURES}[kind]
     found = [rows_table(results, COLUMNS, "Closed loop", note=f"{note}. {results['hardware']}.\n\n{meaning}")]
     if results["differences"] and next(iter(results["differences"].values())):

@@ -221,7 +221,10 @@ def _panels(results: dict) -> Sequence[Panel]:
             title=titles[region],
             x="frame",
             y="PSNR against the truth, dB",
-            series={row: (range(len(of[region]["mean"])), of[region]) for row, of in results["curves"].items()},
+            series={
+                row: (range(1, len(of[region]["mean"])), {k: v[1:] for k, v in of[region].items()})
+                for row, of in results["curves"].items()
+            },
         )
         for region in regions
     ]

@@ -150,7 +150,7 @@ def _table(table: Table, kind: str = "numbers") -> str:
     lines.append("<thead><tr>" + "".join(f"<th>{c}</th>" for c in head) + "</tr></thead><tbody>")
     for row in body:
         style = " class=control" if "<em>control" in row[0] or "<em>control" in "".join(row[:2]) else ""
-        lines.append(f"<tr{style}>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>")
+        lines.append(f"<tr{style}>" + "".join(_column(c) for c in row) + "</tr>")
     note = f"<p class=faint>{_inline(table.note)}</p>" if table.note else ""
     return "\n".join(lines) + f"</tbody></table></div>{note}</section>"
 
@@ -158,6 +158,10 @@ def _table(table: Table, kind: str = "numbers") -> str:
 def _cell(text: str) -> str:
     found = re.fullmatch(r"(\S+) (\([^)]*, [^)]*\))", text)
     return f"{found[1]}<small>{found[2]}</small>" if found else _inline(text)
+
+
+def _column(cell: str) -> str:
+    return f"<td>{cell}</td>" if re.match(r"[+-]?\d|-$", cell) else f"<td class=word>{cell}</td>"
 
 
 def _film(film: Film) -> str:
@@ -199,10 +203,11 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .42rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { background: var(--panel); font-weight: 600; vertical-align: bottom; white-space: normal; min-width: 5rem; }
 th:first-child, td:first-child { text-align: left; min-width: 9rem; } tr:last-child td { border-bottom: 0; }
+td.word { text-align: left; }
 td small { display: block; color: var(--faint); font-size: .78em; } tr.control { color: var(--faint); }
 .words td, .words th { text-align: left; white-space: normal; }
 .film { background: var(--panel); border-radius: 10px; padding: .9rem 1rem; margin: 0 0 1rem; }
-.videos { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
+.videos { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 .videos figure { margin: 0; } video { width: 100%; display: block; border-radius: 6px; background: #000; }
 .bar { display: flex; gap: .7rem; align-items: center; margin-top: .6rem; }
 .bar button { width: 2.2rem; height: 2.2rem; border: 0; border-radius: 50%; background: var(--mark); color: #fff;

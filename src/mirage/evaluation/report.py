@@ -178,7 +178,7 @@ def draw(path: Path, panels: Sequence[Panel], columns: int = 3) -> None:
             axes = figure.add_subplot(down, across, place)
             for i, (row, (x, points)) in enumerate(panel.series.items()):
                 mean, low, high = (np.array(points[k], float) for k in ("mean", "low", "high"))
-                style = "--" if row in CONTROLS else "-"
+                style = "--" if row in (*CONTROLS, "first-frame", "truth") else "-"
                 mark = "o" if len(x) < 12 else None
                 axes.plot(x, mean, style, color=f"C{i}", label=row, linewidth=1.4, marker=mark, markersize=3)
                 axes.fill_between(x, low, high, color=f"C{i}", alpha=0.15, linewidth=0)

@@ -38,7 +38,12 @@ class Study:
 
 
 def run(
-    study: Study, out: str | os.PathLike, *, processes: int = 1, on_scene: Callable[[int, int], None] | None = None
+    study: Study,
+    out: str | os.PathLike,
+    *,
+    processes: int = 1,
+    on_scene: Callable[[int, int], None] | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> list[dict]:
     """Measure all rows of all scenes.
 
@@ -50,12 +55,14 @@ def run(
         out: Folder of the results; made if missing.
         processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
         on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
+        left_out: Takes the scenes that cannot be measured, each with the reason, while the rest goes on; without it
+            the first of them ends the run.
 
     Returns:
         One record per scene and row, in their order.
 
     Raises:
-        ValueError: If the folder holds results of other settings.
+        ValueError: If the folder holds results of other settings, or a scene (all of them) cannot be measured.
     """
     out = Path(out)
     journal = _Journal(out / "results.jsonl", {"task": study.task} | study.settings)
@@ -64,11 +71,20 @@ def run(
     done = len(study.scenes) - len(todo)
     report = on_scene or (lambda done, total: logger.info("measured %d of %d scenes", done, total))
     report(done, len(study.scenes))
-    for records in _measured(study, todo, out, processes):
-        journal.append([_rounded(record) for record in records])
+    for scene, found in _measured(study, todo, out, processes):
+        if isinstance(found, ValueError):
+            if left_out is None:
+                raise found
+            left_out[scene] = str(found)
+            logger.warning("%s is left out: %s", scene, found)
+            continue
+        journal.append([_rounded(record) for record in found])
         done += 1
         report(done, len(study.scenes))
-    return [journal.records[s, r] for s in study.scenes for r in study.rows]
+    whole = [scene for scene in study.scenes if all((scene, row) in journal.records for row in study.rows)]
+    if not whole:
+        raise ValueError(f"no scene could be measured: {'; '.join((left_out or {}).values())}")
+    return [journal.records[scene, row] for scene in whole for row in study.rows]
 
 
 @functools.lru_cache(maxsize=2)
@@ -104,17 +120,26 @@ def fingerprint(model: str) -> str:
     return digest.hexdigest()[:16] if files else model
 
 
-def _measured(study: Study, todo: dict[str, tuple[str, ...]], out: Path, processes: int) -> Iterator[list[dict]]:
-    """The records of each scene, in the order in which they are ready."""
+def _measured(
+    study: Study, todo: dict[str, tuple[str, ...]], out: Path, processes: int
+) -> Iterator[tuple[str, list[dict] | ValueError]]:
+    """The records of each scene or why there are none, in the order in which they are ready."""
+
+    def of(scene: str, records: Callable[[], list[dict]]) -> tuple[str, list[dict] | ValueError]:
+        try:
+            return scene, records()
+        except ValueError as error:
+            return scene, error
+
     if processes == 1 or len(todo) < 2:
         for scene, rows in todo.items():
-            yield study.measure(scene, rows, out)
+            yield of(scene, functools.partial(study.measure, scene, rows, out))
         return
     workers = ProcessPoolExecutor(min(processes, len(todo)), mp_context=get_context("spawn"), initializer=_start_worker)
     try:
-        jobs = [workers.submit(study.measure, scene, rows, out) for scene, rows in todo.items()]
+        jobs = {workers.submit(study.measure, scene, rows, out): scene for scene, rows in todo.items()}
         for job in as_completed(jobs):
-            yield job.result()
+            yield of(jobs[job], job.result)
     finally:
         workers.shutdown(cancel_futures=True)
 

@@ -215,8 +215,9 @@ def carry_out(
         rows=tuple(rows or config.all_rows),
         measure=functools.partial(measure, config, places),
     )
-    records = run(study, out, processes=processes, on_scene=on_scene)
-    about = {"task": task, "on": kind, **asdict(config), "weights": settings["weights"]}
+    left_out: dict[str, str] = {}
+    records = run(study, out, processes=processes, on_scene=on_scene, left_out=left_out)
+    about = {"task": task, "on": kind, **asdict(config), "weights": settings["weights"], "left_out": left_out}
     return about | {"hardware": hardware(), "command": command}, records
 
 
@@ -263,4 +264,17 @@ def where(results: dict) -> str:
     if results["on"] == "worlds":
         return f"{number} held-out worlds (seeds from {results['first_seed']}), walks of {frames} frames"
     stride = f", every {results['stride']}th frame" if results["stride"] > 1 else ""
-    return f"{number} clips of up to {frames} frames{stride}"
+    return f"{number} clips of up to {frames} frames{stride}{left_out(results)}"
+
+
+def left_out(results: dict) -> str:
+    """What a note says of scenes that could not be measured.
+
+    Args:
+        results: What `results.json` holds.
+
+    Returns:
+        Words; none if all were measured.
+    """
+    told = "; ".join(f"{scene} ({why})" for scene, why in results["left_out"].items())
+    return f"; **left out:** {told}" if told else ""
