@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.nano import FAR
-from mirage.memory import LatentMemory, recall
+from mirage.memory import LatentMemory, LatentMover, recall
 from mirage.training.clips import Clips, read_shard, to_floats
 from mirage.training.fit import generator, save_atomic
 from mirage.video.nano import NanoCodec
@@ -48,13 +48,14 @@ class Samples:
 
 
 @torch.no_grad()
-def make_samples(codec: NanoCodec, clips: Clips, seed: int) -> Samples:
+def make_samples(codec: NanoCodec, clips: Clips, seed: int, mover: LatentMover | None = None) -> Samples:
     """Encode clips and read the memory for each of their chunks.
 
     Args:
         codec: The trained autoencoder.
         clips: Rendered clips of 1 + 16 k frames.
         seed: Fixes the errors of the depth that the memory is given.
+        mover: Mends the reads; as in inference, so in training.
 
     Returns:
         The samples, on the device of the clips, latents and depth in half precision.
@@ -70,7 +71,7 @@ def make_samples(codec: NanoCodec, clips: Clips, seed: int) -> Samples:
     parts = []
     for b in range(len(frames)):
         cameras = Cameras(clips.intrinsics[b, ::4], clips.cam_from_world[b, ::4], *clips.frames.shape[-2:])
-        parts.append(_chunks(image[b], depth[b], still[b], cameras, g))
+        parts.append(_chunks(image[b], depth[b], still[b], cameras, g, mover))
     return Samples(
         video=video.half(),
         image=image.half(),
@@ -86,10 +87,11 @@ def _chunks(
     still: Bool[Tensor, "t H W"],
     cameras: Cameras,
     g: torch.Generator,
+    mover: LatentMover | None,
 ) -> dict[str, Tensor]:
     """The loop's reads along one clip."""
     given = depth[:1] if torch.rand((), generator=g, device=g.device) < 0.7 else depth[:1] * _wobble(depth[:1], 0.08, g)
-    memory = LatentMemory.from_view(image[:1], given, cameras[0], keep=still[:1])
+    memory = LatentMemory.from_view(image[:1], given, cameras[0], keep=still[:1], mover=mover)
     guessed = depth * _wobble(depth, 0.04, g)
     out: dict[str, list[Tensor]] = {k: [] for k in ("features", "visible", "observed", "prior", "recalled")}
     for start in range(0, len(image) - 1, CHUNK - 1):
@@ -139,13 +141,16 @@ def coarse_log_depth(
     return log.masked_fill(blocks(still).float().mean(-1) < 0.5, torch.nan)
 
 
-def write_samples(codec: NanoCodec, clips: Path, folder: Path, *, part: int = 0, parts: int = 1) -> None:
+def write_samples(
+    codec: NanoCodec, clips: Path, folder: Path, *, mover: LatentMover | None = None, part: int = 0, parts: int = 1
+) -> None:
     """Turn every shard of clips into a shard of samples; what is there already stays.
 
     Args:
         codec: The trained autoencoder.
         clips: Folder of `clips-*.safetensors`.
         folder: Where `samples-*.safetensors` go; made if missing.
+        mover: Mends the reads of the memory.
         part: This worker's share of the shards.
         parts: How many workers share them.
     """
@@ -154,7 +159,7 @@ def write_samples(codec: NanoCodec, clips: Path, folder: Path, *, part: int = 0,
         target = folder / path.name.replace("clips", "samples")
         if not target.exists():
             number = int(path.stem.split("-")[1])
-            samples = make_samples(codec, read_shard(path), number)
+            samples = make_samples(codec, read_shard(path), number, mover)
             save_atomic({k: v.contiguous() for k, v in vars(samples).items()}, target)
             logger.info("encoded %s", target.name)
 
