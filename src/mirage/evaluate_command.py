@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mirage.ablation_command import add_ablation
 from mirage.worldscore_command import add_worldscore
 
 ROWS = ("latent", "latent-nearest", "colour", "none")
@@ -54,6 +55,7 @@ def add_evaluate(
     _add_rows(one, ("latent", "none"))
     _add_run(one, whole, add_model)
     add_worldscore(kinds, command, whole, number, add_model)
+    add_ablation(kinds, command, whole, add_model)
 
 
 def _task(kinds: argparse._SubParsersAction, command: Callable, name: str, run: object, about: str) -> object:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mirage.camera.files import load_trajectory
 from mirage.camera.rigid import rotation_angle
+from mirage.cli import main
 from mirage.evaluation.worldscore import WorldScore, check, imagine, install, read_items, write
 from mirage.evaluation.worldscore.items import crop_input
 from mirage.evaluation.worldscore.paths import MOVES, all_cameras, camera_data, held, key_cameras, movement, to_cameras
@@ -497,3 +498,23 @@ def test_the_files_without_a_checkout(tmp_path):
     for path in files:
         if path.suffix == ".py":
             compile(path.read_text(), path.name, "exec")
+
+
+def test_the_command_writes_checks_and_installs(dataset, tiny_model, tmp_path, capsys):
+    out, common = tmp_path / "out", ["evaluate", "worldscore", "--dataset", str(dataset), "--out"]
+    made = [*common, str(out), "--model", str(tiny_model), "--frames", "9", "--device", "cpu", "--shard", "1/2"]
+    assert main(made) == 0
+    said = capsys.readouterr().out
+    assert "alleys/000: 17 frames" in said and "kitchens" not in said and "off by [232.0, 240.0] pixels" in said
+    assert main([*common, str(out), "--check", "--split", "dynamic"]) == 2
+    captured = capsys.readouterr()
+    assert "rigid/001: missing" in captured.out and "1 faults (1 missing)" in captured.err
+    assert json.loads((out / "check.json").read_text())[0]["name"] == "missing"
+    assert main([*common, str(out), "--check", "--shard", "1/2"]) == 0
+    assert "1 items with 17 frames are as the harness wants them" in capsys.readouterr().out
+    assert main([*common, str(tmp_path / "none"), "--check"]) == 2
+    assert "say --size" in capsys.readouterr().err
+    assert main(["evaluate", "worldscore", "--install", str(tmp_path / "files"), "--size", "512x512"]) == 0
+    assert "256, the same" in capsys.readouterr().out
+    assert main(["evaluate", "worldscore", "--out", str(out)]) == 2
+    assert "--dataset is needed" in capsys.readouterr().err
