@@ -2,13 +2,14 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 
-STEPS = 8  # factors tried per doubling
-RANGE = 10  # doublings to either side of the first guess
+STEPS = 3  # factors tried per doubling, at first
+RANGE = 5  # doublings to either side of the first guess
+FINE = 4  # times as many round the best
 LEAST = 0.25  # share of a view that must be in sight of another to compare them
 GAIN = 0.98  # how much better than standing still the best factor must be
 
@@ -40,22 +41,19 @@ def fit_scale(pictures: UInt8[Tensor, "t 3 y x"], depth: Float32[Tensor, "t y x"
     if not pairs or float(moves.max()) == 0 or typical == 0:
         return 1.0
     middle = 0.1 * typical / float(moves.median().clamp(min=float(moves.max()) / 10))
-    factors = [0.0] + [middle * 2 ** (k / STEPS) for k in range(-RANGE * STEPS // 2, RANGE * STEPS // 2 + 1)]
-    errors = torch.tensor([_error(colour, depth, cameras, pairs, factor) for factor in factors])
-    best = int(errors[1:].argmin()) + 1
-    if not errors[best] < GAIN * errors[0]:
+    error = lambda factor: _error(colour, depth, cameras, pairs, factor)
+    factors = [middle * 2 ** (k / STEPS) for k in range(-RANGE * STEPS, RANGE * STEPS + 1)]
+    best = min(factors, key=error)
+    around = [best * 2 ** (k / STEPS / FINE) for k in range(-FINE, FINE + 1)]
+    errors = [error(factor) for factor in around]
+    at = min(range(len(around)), key=lambda i: errors[i])
+    if not errors[at] < GAIN * error(0.0):
         return 1.0
-    return _between(errors, factors, best)
-
-
-def _between(errors: Float[Tensor, " n"], factors: list[float], best: int) -> float:
-    """The lowest point of a parabola through the best factor and its neighbours."""
-    if not 1 < best < len(factors) - 1:
-        return factors[best]
-    left, middle, right = (float(errors[best + i]) for i in (-1, 0, 1))
-    curve = left - 2 * middle + right
-    shift = 0.5 * (left - right) / curve if curve > 0 else 0.0
-    return factors[best] * 2 ** (max(-0.5, min(0.5, shift)) / STEPS)
+    if 0 < at < len(around) - 1:  # the lowest point of a parabola through it and its neighbours
+        left, here, right = errors[at - 1 : at + 2]
+        curve = left - 2 * here + right
+        return around[at] * 2 ** ((0.5 * (left - right) / curve if curve > 0 else 0.0) / STEPS / FINE)
+    return around[at]
 
 
 def _error(

@@ -302,7 +302,7 @@ def _open_list(found: Found, reading: Reading) -> Footage:
         if times is None:
             raise ValueError(f"{file} has no times to find its frames by in {place}")
         seconds = np.array(times) / 1e6 - (0 if whole_video else times[0] / 1e6)
-        chosen = _nearest(seconds, pictures.seconds, 1.5 / _rate(pictures), file, place)
+        chosen = _nearest(seconds, pictures.seconds, 1.0 / _rate(pictures), file, place)
     return Filmed(pictures, path.cameras, chosen, caption=caption, metric=False)
 
 
@@ -432,7 +432,7 @@ def _nearest(wanted: np.ndarray, there: np.ndarray, most: float, file: Path, pla
     near = np.where(np.abs(there[after - 1] - wanted) <= np.abs(there[after % len(there)] - wanted), after - 1, after)
     near = near.clip(0, len(there) - 1)
     if (far := np.abs(there[near] - wanted)).max() > most:
-        bad = int(far.argmax())
+        bad = int(np.argmax(far > most))
         raise ValueError(
             f"{file} has a pose at {wanted[bad]:.3f} s, but {place} has no frame within {most:.3f} s of it (it has "
             f"{len(there)} frames, {there[0]:.3f} to {there[-1]:.3f} s)"
