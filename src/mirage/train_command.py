@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from mirage.mover_command import add_mover
+
 OF_NANO = {
     "shards": "shards of eight clips of exact worlds",
     "autoencoder_steps": "steps of the autoencoder",
@@ -56,6 +58,7 @@ def add_commands(
         kind = {"seed": whole(0), "equivariance": str}.get(name, whole(1))
         one.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="KIND" if kind is str else "N", help=about)
     device(one)
+    add_mover(kinds, command, whole, number, device)
 
 
 def train_recipe(arguments: argparse.Namespace) -> None:

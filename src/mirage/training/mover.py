@@ -54,8 +54,8 @@ class MoverRecipe:
     split: int = 4
     features: int = 16
     width: int = 128
-    steps: int = 3000
-    batch: int = 4
+    steps: int = 2000
+    batch: int = 2
     targets: int = 3
     lr: float = 2e-3
     worlds: int = 160
@@ -72,6 +72,7 @@ def train_mover(
     sources: Sequence[str | Path],
     recipe: MoverRecipe | None = None,
     *,
+    told: dict[str, object] | None = None,
     device: torch.device | str = "cpu",
     tell: Callable[[str], None] = lambda text: None,
 ) -> bool:
@@ -82,6 +83,7 @@ def train_mover(
         codec: The frozen autoencoder whose latents shall be moved.
         sources: "worlds", folders of posed RGB-D, folders of photographs.
         recipe: How.
+        told: What tells this autoencoder from others; `out` keeps to it.
         device: Where the mover is trained.
         tell: Called with what is under way.
 
@@ -93,11 +95,8 @@ def train_mover(
     """
     recipe = recipe or MoverRecipe()
     found = find(sources)
-    s = codec.stride
-    files = prepare(
-        out / "groups", codec, found, worlds=recipe.worlds, size=recipe.size * s, width=recipe.columns * s,
-        seed=recipe.seed, tell=tell,
-    )  # fmt: skip
+    sizes = {"size": recipe.size * codec.stride, "width": recipe.columns * codec.stride}
+    files = prepare(out / "groups", codec, found, worlds=recipe.worlds, **sizes, seed=recipe.seed, told=told, tell=tell)
     return fit_mover(out, files, recipe, device=device)
 
 

@@ -103,6 +103,7 @@ def prepare(
     size: int,
     width: int,
     seed: int = 0,
+    told: dict[str, object] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Make the groups that are not there yet.
@@ -115,6 +116,7 @@ def prepare(
         size: Side of their pictures, a multiple of the stride.
         width: Columns of the frames of sequences, a multiple of the stride.
         seed: Fixes the worlds.
+        told: What tells the autoencoder from others.
         tell: Called with what is under way.
 
     Returns:
@@ -123,8 +125,8 @@ def prepare(
     Raises:
         ValueError: If the folder holds groups of another codec or of other data.
     """
-    about = {"channels": codec.channels, "stride": codec.stride, "size": size, "width": width, "seed": seed,
-             "sequences": [path.name for path in found.sequences], "pictures": len(found.pictures)}  # fmt: skip
+    about = {"codec": told, "channels": codec.channels, "stride": codec.stride, "size": size, "width": width}
+    about |= {"seed": seed, "sequences": [path.name for path in found.sequences], "pictures": len(found.pictures)}
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "groups.json"
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != about:

@@ -1,0 +1,64 @@
+"""`mirage train mover`: a corrector of latent reads for any frozen autoencoder."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+NUMBERS = {
+    "steps": "optimiser steps",
+    "batch": "places per step",
+    "worlds": "exact worlds to make, where the data has any",
+    "seed": "of worlds, weights and samples",
+}
+
+
+def add_mover(
+    kinds: argparse._SubParsersAction, command: Callable, whole: Callable, number: Callable, device: Callable
+):
+    """Give `mirage train` its mover.
+
+    Args:
+        kinds: Where it goes.
+        command: Makes one command, as the others are made.
+        whole: Makes the type of a whole number.
+        number: Makes the type of a number between two bounds.
+        device: Adds the option of that name.
+    """
+    one = command(kinds, "mover", train, "train what mends latent reads at other poses; resumes where it stopped")
+    one.set_defaults(left="the same command goes on from the last checkpoint")
+    one.add_argument(
+        "--codec", default="nano", metavar="MODEL", help="whose latents: nano, a folder or owner/name of a model"
+    )
+    one.add_argument(
+        "--data", nargs="+", default=["worlds"], metavar="FOLDER",
+        help="worlds, folders of posed RGB-D (rgb/, depth/, cameras.npz), folders of photographs",
+    )  # fmt: skip
+    one.add_argument("--out", required=True, metavar="DIR", help="folder of data, checkpoints, curve and mover/")
+    one.add_argument("--minutes", type=number(0.0, 1e6), metavar="N", help="save and stop after so long, to be resumed")
+    for name, about in NUMBERS.items():
+        one.add_argument(f"--{name}", type=whole(0 if name == "seed" else 1), metavar="N", help=about)
+    device(one)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """A mover for one autoencoder."""
+    import torch
+
+    from mirage.checkpoint.codecs import model_codec
+    from mirage.training.mover import MoverRecipe, train_mover
+    from mirage.training.mover_data import find
+
+    find(arguments.data)  # before anything is loaded
+    given = {name: getattr(arguments, name) for name in NUMBERS if getattr(arguments, name) is not None}
+    if arguments.minutes is not None:
+        given["stop_after"] = 60 * arguments.minutes
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model_codec(arguments.codec)
+    out = Path(arguments.out)
+    tell = lambda text: print(text, flush=True)
+    whole = train_mover(
+        out, model.codec, arguments.data, MoverRecipe(**given), told=model.told(), device=device, tell=tell
+    )
+    print(f"{'complete' if whole else 'stopped, the same command goes on'}: {out / 'mover'}")
