@@ -73,21 +73,22 @@ def test_a_run_that_is_stopped_by_the_clock_goes_on_bit_for_bit(tiny_model, shar
 
 
 def test_two_processes_give_the_losses_of_one_with_the_doubled_batch(tiny_model, shards, undisturbed, tmp_path):
-    ddp = recipe_of(tiny_model, shards)
-    fsdp = recipe_of(tiny_model, shards, compute={"precision": "float32", "parallel": "fsdp"})
+    short = {"train": "full", "steps": 3}
+    ddp = recipe_of(tiny_model, shards, short)
+    fsdp = recipe_of(tiny_model, shards, short, compute={"precision": "float32", "parallel": "fsdp"})
     runs = start(ddp, tmp_path / "run", fsdp, processes=2)
     told = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told
     for out in (tmp_path / "run", tmp_path / "run-1"):
-        for (step, loss), (same, alone) in zip(losses(out, "1-full"), undisturbed, strict=True):
+        for (step, loss), (same, alone) in zip(losses(out, "1-full"), undisturbed[:3], strict=True):
             assert step == same and loss == pytest.approx(alone, rel=2e-5)
         MiragePipeline.from_pretrained(out / "model")
 
 
 def test_samples_one_after_another_are_samples_at_once(tiny_model, shards, undisturbed, tmp_path):
-    recipe = recipe_of(tiny_model, shards, {"train": "full", "micro_batch": 1})
+    recipe = recipe_of(tiny_model, shards, {"train": "full", "steps": 3, "micro_batch": 1})
     train(recipe, tmp_path / "run", device="cpu")
-    assert losses(tmp_path / "run", "1-full") == [(n, pytest.approx(loss, rel=2e-5)) for n, loss in undisturbed]
+    assert losses(tmp_path / "run", "1-full") == [(n, pytest.approx(loss, rel=2e-5)) for n, loss in undisturbed[:3]]
 
 
 def test_the_branch_alone_then_an_adapter_change_nothing_else(tiny_model, shards, tmp_path):

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ from mirage.training.state import Checkpoints
 from mirage.video.io import atomic
 
 logger = logging.getLogger(__name__)
-MODEL = "model"
+MODEL, RECIPE = "model", "recipe.yaml"
 
 
 def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: float | None = None) -> Path | None:
@@ -63,7 +64,8 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: 
     _check_processes(recipe, accelerator.num_processes)
     if not recipe.data:
         raise ValueError("data must name a folder of shards, as mirage prepare makes them (--data), got none")
-    _claim(recipe, out, accelerator)
+    _refuse_another(recipe, out)
+    out.mkdir(parents=True, exist_ok=True)
     if (out / MODEL).is_dir():
         logger.info("%s is done already: %s", out, out / MODEL)
         return out / MODEL
@@ -72,11 +74,16 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: 
     for part in ("vae", "text_encoder", "depth_head"):
         if getattr(pipeline, part) is not None:
             getattr(pipeline, part).to(accelerator.device).requires_grad_(False).eval()
+    batches = _batches(recipe, pipeline, sets, accelerator.device)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        with atomic(out / RECIPE) as aside:
+            aside.write_text(write_config(recipe), encoding="utf-8")
     if recipe.log.tracker != "none":
         accelerator.init_trackers("mirage")
     left = lambda: None if stop_after is None else stop_after - (time.monotonic() - start)
     for number in range(len(recipe.stages)):
-        run = _Run(recipe, number, out, pipeline, sets, accelerator)
+        run = _Run(recipe, number, out, pipeline, batches, accelerator)
         if not run.go(left()):
             return None
     if accelerator.is_main_process:
@@ -133,18 +140,19 @@ class _Run:
         number: int,
         out: Path,
         pipeline: MiragePipeline,
-        sets: list[Shards],
+        batches: Batches,
         accelerator: Accelerator,
     ):
         self.recipe, self.number, self.stage = recipe, number, recipe.stages[number]
         self.folder, self.samples = out / f"{number + 1}-{self.stage.train}", out / "samples"
-        self.pipeline, self.sets, self.accelerator = pipeline, sets, accelerator
+        self.pipeline, self.batches, self.accelerator = pipeline, batches, accelerator
         self.checkpoints = Checkpoints(self.folder / "state", recipe.log.keep)
         self.curve = self.folder / "log.jsonl"
         share = self.stage.batch // accelerator.num_processes
         self.first = accelerator.process_index * share
         self.micro = min(self.stage.micro_batch or share, share)
         self.groups = share // self.micro
+        self.cut = recipe.compute.parallel == "fsdp" and accelerator.num_processes > 1
 
     def go(self, stop_after: float | None) -> bool:
         """Train the stage, or take its result if it is done; False if it was stopped by the clock."""
@@ -171,21 +179,20 @@ class _Run:
         net.train()
         model = self._spread(Trained(net, self.recipe.compute.precision))
         state = self._begin(net, names)
-        batches = self._batches()
         steps, log, begun, first = self.stage.steps, self.recipe.log, time.monotonic(), state.step
         logger.info(
             "%s: %.2f of %.2f M weights, %d clips, step %d of %d",
             self.folder.name,
             sum(p.numel() for p in state.weights.values()) / 1e6,
             sum(p.numel() for p in net.parameters()) / 1e6,
-            len(batches),
+            len(self.batches),
             state.step,
             steps,
         )
         stopped = late = False
         with stop_politely() as asked:
             while state.step < steps and not (stopped or late):
-                state.pending.append(self._step(model, state, batches))
+                state.pending.append(self._step(model, state))
                 if state.step % log.every == 0 or state.step == steps:
                     self._tell(state, (time.monotonic() - begun) / (state.step - first))
                 late = stop_after is not None and time.monotonic() - begun > stop_after
@@ -193,7 +200,7 @@ class _Run:
                 if state.step % log.save_every == 0 or state.step == steps or stopped or late:
                     self._save(state)
                 if log.sample_every and (state.step % log.sample_every == 0 or state.step == steps):
-                    self._show(model, state, batches)
+                    self._show(model, state)
         if stopped:
             where = f"step {state.step} of {steps} of {self.folder.name} is saved"
             raise KeyboardInterrupt(f"{where}; the same command goes on")
@@ -204,7 +211,7 @@ class _Run:
             save_atomic({name: tensor.cpu().contiguous() for name, tensor in average.items()}, self._done)
             self.checkpoints.clear()
         self.accelerator.wait_for_everyone()
-        if self.recipe.compute.parallel == "fsdp":
+        if self.cut:
             self._gather(net)
         return True
 
@@ -214,7 +221,7 @@ class _Run:
 
     def _spread(self, model: Trained) -> nn.Module:
         """The model over the processes."""
-        if self.recipe.compute.parallel != "fsdp":
+        if not self.cut:
             return self.accelerator.prepare_model(model)
         model.to(self.accelerator.device)
         mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
@@ -234,7 +241,8 @@ class _Run:
 
     def _begin(self, net: MirageTransformer, names: list[str]) -> _State:
         """New, or from the last whole checkpoint."""
-        weights = {name: weight for name, weight in net.named_parameters() if name in set(names)}
+        everything = dict(net.named_parameters())
+        weights = {name: everything[name] for name in names}
         stage = self.stage
         optimizer = torch.optim.AdamW(
             weights.values(),
@@ -257,21 +265,7 @@ class _Run:
                 aside.write_text("".join(line + "\n" for line in kept))
         return state
 
-    def _batches(self) -> Batches:
-        pipeline, device = self.pipeline, self.accelerator.device
-        reader = Reader(
-            pipeline.codec,
-            pipeline.conditions,
-            chunk=pipeline.codec.latent_frames(pipeline.config["chunk_frames"]),
-            references=pipeline.config["reference_frames"],
-            store=self.recipe.store,
-            mover=pipeline.mover,
-            conditions=self.recipe.conditions,
-            device=device,
-        )
-        return Batches(self.sets, reader, self.recipe, _embedder(pipeline))
-
-    def _step(self, model: nn.Module, state: _State, batches: Batches) -> dict[str, Tensor]:
+    def _step(self, model: nn.Module, state: _State) -> dict[str, Tensor]:
         """One step of the optimiser; its figures, the same on all processes."""
         device, sums = self.accelerator.device, {}
         for group in state.optimizer.param_groups:
@@ -279,7 +273,7 @@ class _Run:
         state.optimizer.zero_grad(set_to_none=True)
         for i in range(self.groups):
             first = self.first + i * self.micro
-            batch = batches.draw(self.number, state.step, first, first + self.micro, device=device)
+            batch = self.batches.draw(self.number, state.step, first, first + self.micro, device=device)
             with self._quiet(model, quiet=i < self.groups - 1):
                 loss, figures = model(lambda net, batch=batch: flow_loss(net, batch))
                 (loss / self.groups).backward()
@@ -301,7 +295,7 @@ class _Run:
     @contextlib.contextmanager
     def _quiet(self, model: nn.Module, *, quiet: bool) -> Iterator[None]:
         """Gradients stay at home until the last group of a step."""
-        if self.recipe.compute.parallel == "fsdp":
+        if self.cut:
             model.set_requires_gradient_sync(not quiet)
             yield
         else:
@@ -309,14 +303,10 @@ class _Run:
                 yield
 
     def _tell(self, state: _State, seconds: float) -> None:
+        self._check(state)
         figures = [{k: float(v) for k, v in step.items()} for step in state.pending]
         means = {key: sum(step[key] for step in figures) / len(figures) for key in figures[0]}
         state.pending.clear()
-        if means["loss"] != means["loss"]:
-            raise ValueError(
-                f"the loss is not a number at step {state.step} of {self.folder.name}: a smaller lr or clip may help; "
-                "the last checkpoint is from before"
-            )
         if not self.accelerator.is_main_process:
             return
         line = {"step": state.step, "lr": self.stage.rate(state.step - 1), **means, "s_per_step": round(seconds, 4)}
@@ -336,6 +326,14 @@ class _Run:
         )
         self.accelerator.log({f"{self.folder.name}/{k}": v for k, v in line.items() if k != "step"}, step=state.step)
 
+    def _check(self, state: _State) -> None:
+        """A run that has gone astray is not saved."""
+        if not all(math.isfinite(float(step["norm"])) for step in state.pending):
+            raise ValueError(
+                f"the gradient is not finite at step {state.step} of {self.folder.name}: a smaller lr may help; the "
+                "last checkpoint is from before"
+            )
+
     def _agree(self, *flags: bool) -> list[bool]:
         """What any process wants, all do."""
         if self.accelerator.num_processes == 1:
@@ -345,6 +343,7 @@ class _Run:
 
     def _save(self, state: _State) -> None:
         tensors = {}
+        self._check(state)
         for name, weight in state.weights.items():
             slot = state.optimizer.state[weight]
             parts = {"weight": weight, "average": state.average[name]}
@@ -358,9 +357,9 @@ class _Run:
             self.checkpoints.save(state.step, tensors, {"pending": pending})
         self.accelerator.wait_for_everyone()
 
-    def _show(self, model: nn.Module, state: _State, batches: Batches) -> None:
+    def _show(self, model: nn.Module, state: _State) -> None:
         """A chunk under the averaged weights, as picture and video."""
-        batch = batches.draw(len(self.recipe.stages), 0, 0, 1, device=self.accelerator.device)
+        batch = self.batches.draw(len(self.recipe.stages), 0, 0, 1, device=self.accelerator.device)
         kept = {name: weight.detach().clone() for name, weight in state.weights.items()}
         with torch.no_grad():
             for name, weight in state.weights.items():
@@ -382,6 +381,8 @@ def _accelerator(recipe: Recipe, out: Path, device: str) -> Accelerator:
         raise ValueError("log.tracker tensorboard needs its package: pip install tensorboard, or say none")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be cpu, cuda or auto, got {device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda is asked for, but PyTorch finds no such card here: take auto or cpu")
     where = {} if tracker == "none" else {"log_with": tracker, "project_dir": str(out)}
     return Accelerator(cpu=device == "cpu", mixed_precision="no", **where)
 
@@ -400,22 +401,29 @@ def _check_processes(recipe: Recipe, processes: int) -> None:
             )
 
 
-def _claim(recipe: Recipe, out: Path, accelerator: Accelerator) -> None:
-    """Put the recipe into the folder, or refuse one that differs from what is there."""
-    path = out / "recipe.yaml"
+def _refuse_another(recipe: Recipe, out: Path) -> None:
+    """A folder that was begun with another recipe is not gone on with."""
+    path = out / RECIPE
     if path.is_file():
-        changed = differences(read_config(Recipe, path), replace(recipe))
-        changed = [line for line in changed if not line.startswith(("log.", "about:"))]
+        changed = [line for line in differences(read_config(Recipe, path), recipe) if line[:4] not in ("log.", "abou")]
         if changed:
             raise ValueError(
                 f"{out} was begun with another recipe ({changed[0]}): take another --out, or the settings of {path}"
             )
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as aside:
-            aside.write_text(write_config(recipe), encoding="utf-8")
-    accelerator.wait_for_everyone()
+
+
+def _batches(recipe: Recipe, pipeline: MiragePipeline, sets: list[Shards], device: torch.device) -> Batches:
+    reader = Reader(
+        pipeline.codec,
+        pipeline.conditions,
+        chunk=pipeline.codec.latent_frames(pipeline.config["chunk_frames"]),
+        references=pipeline.config["reference_frames"],
+        store=recipe.store,
+        mover=pipeline.mover,
+        conditions=recipe.conditions,
+        device=device,
+    )
+    return Batches(sets, reader, recipe, _embedder(pipeline))
 
 
 def _shards(recipe: Recipe, pipeline: MiragePipeline) -> list[Shards]:
