@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -74,6 +74,7 @@ def alone_in(folder: str | Path) -> Iterator[Path]:
         OSError: If another process is at work in it, or it cannot be made.
     """
     folder = Path(folder)
+    new = not folder.exists()
     with _said_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -89,6 +90,9 @@ def alone_in(folder: str | Path) -> Iterator[Path]:
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield folder
     finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came of it
         os.close(handle)
 
 
