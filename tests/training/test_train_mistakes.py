@@ -1,6 +1,11 @@
 """What goes wrong around a training: each in one sentence, and nothing is lost."""
 
+import os
+import re
 import resource
+import signal
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -107,12 +112,35 @@ def test_another_recipe_in_the_same_folder_is_refused_by_key(tiny_model, shards,
     train(replace(recipe, log=replace(recipe.log, every=7)), out, device="cpu")
 
 
+def test_ctrl_c_saves_and_says_how_to_go_on(command, tmp_path):
+    curve, state = tmp_path / "out" / "1-full" / "log.jsonl", tmp_path / "out" / "1-full" / "state"
+
+    def interrupt() -> None:
+        while not (curve.exists() and curve.read_text()):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt, daemon=True)
+    watcher.start()
+    code, said = command("--set", "stages.0.steps=5000", "--set", "log.save_every=5000")
+    step = re.fullmatch(r"mirage: interrupted, step (\d+) of 5000 of 1-full is saved; the same command goes on", said)
+    assert code == 130 and step, said
+    assert [path.name for path in state.glob("*.json")] == [f"step-{int(step[1]):08}.json"]
+
+
 def test_more_processes_than_samples_are_refused(tiny_model, shards):
     recipe = recipe_of(tiny_model, shards, {"train": "full", "batch": 2})
     with pytest.raises(ValueError, match=r"stages.0.batch must be a multiple of the 4 processes, got 2"):
         _check_processes(recipe, 4)
     with pytest.raises(ValueError, match=r"micro_batch must divide the 3 samples of a process, got 2"):
         _check_processes(replace(recipe, stages=(Stage(train="full", steps=1, lr=1.0, batch=6, micro_batch=2),)), 2)
+
+
+def test_a_run_that_goes_astray_stops_and_is_not_saved(tiny_model, shards, tmp_path):
+    recipe = recipe_of(tiny_model, shards, {"train": "full", "lr": 1e30, "warmup": 0})
+    with pytest.raises(ValueError, match=r"the gradient is not finite at step \d of 1-full: a smaller lr"):
+        train(recipe, tmp_path / "out", device="cpu")
+    assert not list(tmp_path.rglob("*weights.safetensors"))
 
 
 @pytest.fixture
