@@ -8,7 +8,8 @@ import torch
 
 from mirage.camera.rigid import rotation_angle
 from mirage.evaluation import pose
-from mirage.evaluation.camera_control import GAP, measure, ray_angles
+from mirage.evaluation.camera_control import measure, ray_angles
+from mirage.evaluation.metrics import flow
 from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
 
 AT = (4, 8, 12, 16)
@@ -16,7 +17,7 @@ AT = (4, 8, 12, 16)
 
 @pytest.fixture(scope="module")
 def walk() -> Walk:
-    return make_walk(HELD_OUT + 1, GAP + 1, 114, 150, kind="walk")
+    return make_walk(HELD_OUT + 1, 17, 114, 150, kind="walk")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,18 @@ def test_true_pictures_are_found_where_they_were_taken(walk, found):
     true = walk.cameras.cam_from_world[16].double() @ torch.linalg.inv(walk.cameras.cam_from_world[0].double())
     turn, heading = pose.motion_error(moved, true, 1.0)
     assert turn < 1.0 and heading < 12.0
+
+
+@pytest.mark.usefixtures("library")
+def test_flow_tells_where_a_picture_was_taken(walk):
+    """The flow from frame 8 to frame 9 leads from the pose of the one to that of the other."""
+    moved = flow(walk.frames[8], walk.frames[9])
+    mask = np.ones(moved.shape[:2], bool)
+    at = pose.locate_by_flow(moved, mask, walk.depth[8], walk.cameras[8])
+    turn, place = pose.pose_error(at, walk.cameras.cam_from_world[9])
+    gone = pose.pose_error(walk.cameras.cam_from_world[8], walk.cameras.cam_from_world[9])
+    assert turn < gone[0] / 4 and place < gone[1] / 2, (turn, place, gone)
+    assert pose.locate_by_flow(moved, ~mask, walk.depth[8], walk.cameras[8]) is None
 
 
 @pytest.mark.usefixtures("library")
@@ -79,15 +92,15 @@ def test_a_wrong_path_scores_badly(walk):
     assert floor["flow"] == 0 and floor["located"] == floor["compared"] == 1
     for name, least in (("flow", 1.0), ("turn", 0.5), ("place", 3.0)):
         assert floor[name] < least < slow[name] < still[name], (name, floor[name], slow[name], still[name])
-    assert floor["flow_degrees"] < 0.1 < slow["flow_degrees"] < still["flow_degrees"]
+    assert floor["flow_turn"] < 0.1 and floor["flow_degrees"] < 0.1 < slow["flow_degrees"] < still["flow_degrees"]
 
 
 def test_flow_as_an_angle(walk):
     camera = walk.cameras[0]
     k = camera.intrinsics[0]
-    flow = np.zeros((114, 150, 2), np.float32)
-    flow[..., 0] = float(k[0, 0]) - (np.arange(150) + 0.5 - float(k[0, 2]))  # to 45 degrees right of the axis
-    angle = ray_angles(flow, camera)
+    moved = np.zeros((114, 150, 2), np.float32)
+    moved[..., 0] = float(k[0, 0]) - (np.arange(150) + 0.5 - float(k[0, 2]))  # to 45 degrees right of the axis
+    angle = ray_angles(moved, camera)
     row, column = round(float(k[1, 2]) - 0.5), round(float(k[0, 2]) - 0.5)
     assert angle[row, column] == pytest.approx(45, abs=0.5)
-    assert not ray_angles(flow * 0, camera).any()
+    assert not ray_angles(moved * 0, camera).any()

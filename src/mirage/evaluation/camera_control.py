@@ -26,31 +26,34 @@ from mirage.evaluation.task import Clips, Place, begin, carry_out, clip_places, 
 from mirage.evaluation.worlds import Walk
 from mirage.video.io import write_json
 
-EVERY = 4  # frames between those that are looked at
-GAP = 16  # frames between two whose motion is estimated: the shorter the way, the less it tells
+EVERY = 3  # frames between those that are looked at: those between latent frames too
+GAP = 15  # frames between two whose motion is estimated: the shorter the way, the less it tells
 ENOUGH = 0.25  # share of a frame that the input must show for it to be found by what it shares
 COLUMNS = (
     ("flow, px", "flow"),
     ("flow, degrees", "flow_degrees"),
+    ("turn by flow, degrees", "flow_turn"),
+    ("place by flow, cm", "flow_place"),
     ("located", "located"),
     ("turn, degrees", "turn"),
-    ("place, cm or units/100", "place"),
+    ("place, cm", "place"),
     ("place, % of the way", "place_share"),
-    ("turn over 16, degrees", "step_turn"),
-    ("heading over 16, degrees", "step_heading"),
+    (f"turn over {GAP}, degrees", "step_turn"),
+    (f"heading over {GAP}, degrees", "step_heading"),
     ("compared", "compared"),
 )
 TITLES = {"truth": "*floor:* the true frames"}
 MEANING = f"""{INTERVALS} *flow*: median length of the optical flow between each frame and the true frame of the \
-commanded path, on the pixels that the input shows, in pixels and as an angle between the rays; every {EVERY}th \
-frame. *turn*, *place*: the pose of the frame, estimated from the features that it shares with the input and the \
-input's true depth, against the commanded one: angle, distance, and distance over the way gone so far (frames before \
-a tenth of the scene's depth is gone do not count there); medians over the frames that were *located*, which are \
-those of which the input shows at least {ENOUGH:.0%} and where at least {pose.LEAST} features agree on a pose. *over \
-{GAP}*: the motion between two frames {GAP} apart from the features they share, imagined ones included: angle between \
-the turns, and between the directions of the way where it is longer than {pose.BASELINE:.0%} of the depth; medians \
-over the pairs that could be *compared*. The *floor* is the same estimate on the true frames: no figure below it \
-means anything. The *input standing still* is a video that ignores the path. A video in which few features can be \
+commanded path, on the pixels that the input shows, in pixels and as an angle between the rays; every third frame. \
+*By flow*: the pose that this flow tells by the true depth of the true frame, against the commanded one. *turn*, \
+*place*: the pose of the frame, estimated from the features that it shares with the input and the input's true depth, \
+against the commanded one: angle, distance (hundredths of a unit), and distance over the way gone so far (frames \
+before a tenth of the scene's depth is gone do not count there); medians over the frames that were *located*, which \
+are those of which the input shows at least {ENOUGH:.0%} and where at least {pose.LEAST} features agree on a pose. \
+*over {GAP}*: the motion between two frames {GAP} apart from the features they share, imagined ones included: angle \
+between the turns, and between the directions of the way where it is longer than {pose.BASELINE:.0%} of the depth; \
+medians over the pairs that could be *compared*. The *floor* is the same estimate on the true frames: no figure below \
+it means anything. The *input standing still* is a video that ignores the path. A video in which few features can be \
 matched has few figures: read *located* and *compared* with them."""
 
 
@@ -84,6 +87,8 @@ def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"]) -> dict:
     return {
         "flow": middle(by_flow[:, 0]),
         "flow_degrees": middle(by_flow[:, 1]),
+        "flow_turn": middle(by_flow[:, 2]),
+        "flow_place": 100 * middle(by_flow[:, 3]),
         "located": float(np.isfinite(poses[shared, 0]).mean()) if shared.any() else float("nan"),
         "turn": middle(poses[:, 0]),
         "place": 100 * middle(poses[:, 1]),
@@ -99,14 +104,16 @@ def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"]) -> dict:
     }
 
 
-def _flow_error(walk: Walk, video: UInt8[np.ndarray, "f h w 3"], i: int) -> tuple[float, float]:
-    """Median displacement against the true frame on what the input shows: pixels, degrees; NaN if it is little."""
+def _flow_error(walk: Walk, video: UInt8[np.ndarray, "f h w 3"], i: int) -> tuple[float, float, float, float]:
+    """How far a frame is from the true one on what the input shows: pixels, degrees, and turn and place by them."""
     mask = np.ones(video.shape[1:3], bool) if walk.seen is None else walk.seen[i]
+    flow, nothing = metrics.flow(walk.frames[i], video[i]), float("nan")
     if mask.mean() < 0.01:
-        return float("nan"), float("nan")
-    flow = metrics.flow(walk.frames[i], video[i])
+        return nothing, nothing, nothing, nothing
+    at = None if walk.depth is None else pose.locate_by_flow(flow, mask, walk.depth[i], walk.cameras[i])
+    moved = (nothing, nothing) if at is None else pose.pose_error(at, walk.cameras.cam_from_world[i])
     angle = ray_angles(flow, walk.cameras[i])
-    return float(np.median(np.linalg.norm(flow, axis=-1)[mask])), float(np.median(angle[mask]))
+    return float(np.median(np.linalg.norm(flow, axis=-1)[mask])), float(np.median(angle[mask])), *moved
 
 
 def ray_angles(flow: Float32[np.ndarray, "h w 2"], camera: Cameras) -> Float32[np.ndarray, "h w"]:

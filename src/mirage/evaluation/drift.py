@@ -237,7 +237,8 @@ def tables(results: dict) -> list[Table]:
     Returns:
         The tables; what each figure means stands below the last.
     """
-    counts = [n for n in (1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 64, 128, results["chunks"]) if n <= results["chunks"]]
+    counts = [n for n in (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 128) if n < results["chunks"] - 1]
+    counts += [n for n in (results["chunks"] - 1, results["chunks"]) if n]
     found = []
     for figure, title in FIGURES.items():
         has = {row: of[figure] for row, of in results["curves"].items() if figure in of}

@@ -11,7 +11,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
@@ -21,6 +21,7 @@ LEAST = 12  # features that must agree on a pose
 AGREE = 0.01  # of the picture's diagonal: how far off a feature may be that agrees, but at least a pixel
 RATIO = 0.8  # of Lowe's test
 EDGE = 1.05  # between the depths around a feature: beyond it the feature is on an edge and belongs to neither side
+POINTS = 1000  # pixels of a flow that are looked at
 BASELINE = 0.02  # of the depth: with less between two views nothing tells the direction between them
 
 
@@ -94,6 +95,31 @@ def locate(
     rays = np.concatenate([(known[sure] - k[:2, 2]) / k[[0, 1], [0, 1]], np.ones((sure.sum(), 1))], 1)
     points = (rays * around.mean(0)[sure, None]) @ np.linalg.inv(_pose(at))[:3, :3].T + _center(at)
     return _absolute(seen[sure].astype(np.float64), points, camera)
+
+
+def locate_by_flow(
+    flow: Float32[np.ndarray, "h w 2"], mask: Bool[np.ndarray, "h w"], depth: Float32[Tensor, "h w"], at: Cameras
+) -> Float[Tensor, "4 4"] | None:
+    """The pose of a picture from how far all of it is from where a view of known depth has it.
+
+    It works on pictures that are too blurred for features, if they are near to the view.
+
+    Args:
+        flow: From the view to the picture, in pixels.
+        mask: Pixels that count.
+        depth: z-depth of the view, 0 = unknown.
+        at: The view's camera, with the intrinsics of the picture.
+
+    Returns:
+        `cam_from_world`, in double precision; None if too little agrees.
+    """
+    y, x = np.nonzero(mask & (depth.cpu().numpy() > 0))
+    if len(x) < LEAST:
+        return None
+    chosen = np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(int)
+    x, y = x[chosen], y[chosen]
+    points = at.unproject(depth[None])[0].double().cpu().numpy()[y, x]
+    return _absolute(np.stack([x, y], 1) + 0.5 + flow[y, x].astype(np.float64), points, at)
 
 
 def between(first: Features, second: Features, a: Cameras, b: Cameras) -> Float[Tensor, "4 4"] | None:
