@@ -105,6 +105,8 @@ def _on_ray(
 ) -> Iterator[tuple[int, object]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == LOCAL:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # workers of one's own are no guests
     try:
         import ray
         from ray.exceptions import RayTaskError, WorkerCrashedError
