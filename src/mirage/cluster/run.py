@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -93,6 +94,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _check_reachable(address: str) -> None:
+    """Refuse at once an address where nobody answers: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--cluster {address}: no Ray cluster can be reached there ({error})") from error
+
+
 def _there(folder: str, work: Callable, job: tuple) -> object:
     """Do a job in the folder in which it was asked for, so that relative paths mean the same."""
     with contextlib.suppress(FileNotFoundError):
@@ -112,6 +124,7 @@ def _on_ray(
         from ray.exceptions import RayTaskError, WorkerCrashedError
     except ImportError as error:
         raise ValueError("--cluster needs Ray: pip install 'mirage-world[cluster]'") from error
+    _check_reachable(address)
     here = {"num_cpus": workers, "include_dashboard": False}
     there = {"address": address}
     try:
