@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 GIVEN = ("full", "colour", "pixels", "none", "memory-only", "autoencoder", "nearest-token", "nearest-corner")
-GIVEN += ("mask-ones", "mask-zeros", "exact", "head", "noisy-0.05", "noisy-0.2", "pool-bilinear", "pool-nearest")
-GIVEN += ("pool-area", "pool-median", "token-ours", "token-bilinear", "token-nearest", "token-area", "token-median")
+GIVEN += ("mask-ones", "mask-zeros", "exact", "head", "noisy-0.05", "noisy-0.2")
+GIVEN += tuple(
+    f"holes-{read}{how}" for read in ("", "token-") for how in ("ours", "bilinear", "nearest", "area", "median")
+)
 GIVEN += ("budget-28", "budget-40", "filtered", "unfiltered", "filtered-nearest", "unfiltered-nearest")
 TRAINED = ("two-stage", "joint", "quiet")
 SIZE = 128  # pixels along a side, as the embedded model was trained

@@ -14,13 +14,13 @@ from mirage.camera.cameras import Cameras
 from mirage.evaluation.ablation import (
     ROWS,
     Ablation,
-    avoidable_holes,
     camera_error,
     evaluate,
     format_table,
     make_moving,
     make_video,
     moving_seeds,
+    read_first,
     returns,
 )
 from mirage.evaluation.ablation_rows import (
@@ -34,13 +34,14 @@ from mirage.evaluation.ablation_rows import (
     TrueDepth,
     TrueMovers,
     pool_depth,
+    punch,
 )
 from mirage.evaluation.worlds import HELD_OUT, make_walk
 from mirage.geometry.depth import KnownDepth
 from mirage.memory import LatentMemory
 from mirage.pipeline import MiragePipeline
 
-FAST = ("full", "none", "token-ours", "filtered", "unfiltered")
+FAST = ("full", "none", "holes-ours", "holes-token-median", "filtered", "unfiltered")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_pixels_hold_what_the_cells_held(view):
     assert len(memory) == 16 * 24 and memory.nbytes > 20 * LatentMemory.from_view(latents, depth, camera).nbytes
 
 
-@pytest.mark.parametrize("name", ["pixels", "pool-bilinear", "mask-ones"])
+@pytest.mark.parametrize("name", ["pixels", "holes-bilinear", "mask-ones"])
 def test_what_stands_around_a_memory_leaves_kept_states_alone(name, view):
     latents, depth, camera = view
     away = torch.eye(4)[None]
@@ -163,12 +164,26 @@ def test_the_truth_itself_has_no_error(walk, config):
 
 
 def test_holes_are_counted_where_the_input_shows_the_cell(pipeline, walk):
-    gathered, corner = (avoidable_holes(pipeline, walk, ROWS[name]) for name in ("full", "nearest-corner"))
-    assert 0 <= gathered <= corner <= 100
-    assert np.isnan(avoidable_holes(pipeline, walk, ROWS["none"]))
-    still = replace(walk, cameras=walk.cameras[[0] * 17], seen=np.ones_like(walk.seen))
-    assert avoidable_holes(pipeline, still, ROWS["full"]) == 0
-    assert avoidable_holes(pipeline, still, ROWS["mask-zeros"]) == 100
+    still = replace(walk, cameras=walk.cameras[[0] * 17], seen=np.ones_like(walk.seen), depth=walk.depth[[0] * 17])
+    holes = lambda name, of: read_first(pipeline, of, ROWS[name])[1]
+    assert holes("full", still)["empty"] == holes("colour", still)["empty"] == 0
+    assert holes("mask-zeros", still)["empty"] == 100 and holes("none", walk) == {}
+
+
+def test_unknown_depth_is_no_depth(pipeline):
+    """Pooled like a picture, holes become points that are too near; ours leaves them out."""
+    walk = make_walk(HELD_OUT, 33, 64, 96)
+    misplaced = {
+        n: read_first(pipeline, walk, ROWS[f"holes-{n}"])[1]["misplaced"] for n in ("ours", "bilinear", "area")
+    }
+    assert misplaced["ours"] < 1 < 5 < misplaced["bilinear"] < misplaced["area"]
+
+
+def test_holes_are_as_large_as_they_are_said_to_be(walk):
+    punched = punch(walk.depth[0], 0.15, 3)
+    assert (punched == 0).float().mean().item() == pytest.approx(0.15, abs=0.01)
+    assert torch.equal(punched[punched > 0], walk.depth[0][punched > 0])
+    assert torch.equal(punched, punch(walk.depth[0], 0.15, 3))
 
 
 def test_rows_differ_from_the_method(pipeline):
@@ -193,7 +208,8 @@ def test_tables_have_all_rows_and_their_differences(whole):
     assert list(results["groups"]) == ["memory", "pool", "movers"]
     memory, pool = results["groups"]["memory"], results["groups"]["pool"]
     assert list(memory["rows"]) == ["full", "none"] and memory["reference"] == "full"
-    assert list(pool["rows"]) == ["full", "token-ours"], "the method stands beside each group"
+    assert list(pool["rows"]) == ["holes-ours", "holes-token-median"] and pool["reference"] == "holes-ours"
+    assert pool["rows"]["holes-ours"]["imagined_psnr"]["mean"] is None, "reads imagine nothing"
     records = [json.loads(line) for line in (out / "still" / "results.jsonl").read_text().splitlines()[1:]]
     by = {(r["scene"], r["row"]): r for part in records for r in part}
     scenes = sorted({scene for scene, _ in by})
