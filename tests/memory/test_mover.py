@@ -85,6 +85,7 @@ def test_nothing_known_is_zero_and_an_empty_view_is_read():
     away = world.cameras(world.pose(yaw=180)[None], H * STRIDE, W * STRIDE)
     read = memory.read(away)
     assert not read.visible.any() and not read.features.any()
+    assert memory.read(away[:0]).features.shape == (0, 3, H, W)
     read = memory.read(elsewhere(0.3))
     assert not read.features.movedim(1, -1)[~read.visible].any() and read.features.isfinite().all()
 

@@ -100,6 +100,8 @@ class LatentMover(nn.Module):
         Returns:
             Latents in the dtype of `gathered`, equal to it where nothing moved and where nothing is known.
         """
+        if not len(gathered):
+            return gathered
         to = next(self.parameters())
         carried = carry(surfels, hits, cameras, self.split)
         opened = self.open(surfels, carried)

@@ -19,9 +19,8 @@ from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
 from mirage.memory import LatentMemory, LatentMover
 from mirage.training.clips import to_floats
-from mirage.training.fit import Schedule, fit, generator
+from mirage.training.fit import Schedule, fit, generator, mixed
 from mirage.training.mover_data import Group, find, prepare, read_group
-from mirage.training.nano import mixed
 from mirage.video.codec import LatentCodec
 
 logger = logging.getLogger(__name__)
@@ -194,7 +193,7 @@ def _remembered(
     latents, depth = group.latents[order[:2]].to(device).float(), depth.to(device)
     memory = LatentMemory.from_view(latents[:1], depth[:1], cameras[0])
     taken = 1
-    if draw() < 0.3:
+    if draw() < 0.3 and len(order) > 2:
         memory.update(latents[1:], depth[1:], cameras[1])
         taken = 2
     return memory, order[taken : taken + recipe.targets]
