@@ -11,6 +11,8 @@ from mirage.camera.cameras import Cameras
 from mirage.camera.path import build_path
 from mirage.memory import LatentMover
 from mirage.pipeline import MiragePipeline
+from mirage.training.clips import render_clips
+from mirage.training.samples import make_samples
 from mirage.world import World
 from mirage.world.identity import model_mark
 
@@ -77,6 +79,16 @@ def test_what_is_damaged_is_refused_by_name(moving, tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match="mover must be for 16 channels"):
         walk(load(moving.config._name_or_path, mover=new_mover(0.3, channels=4)))
+
+
+def test_the_denoiser_learns_from_the_reads_that_it_will_see(plain, moving):
+    clips = render_clips([5], 17, 32, 48, ["walk"])
+    read = {
+        name: make_samples(plain.codec, clips, 0, mover) for name, mover in (("gather", None), ("mover", moving.mover))
+    }
+    assert torch.equal(read["gather"].visible, read["mover"].visible)
+    assert torch.equal(read["gather"].features[:, 0, 0], read["mover"].features[:, 0, 0])  # where it was stored
+    assert not torch.equal(read["gather"].features, read["mover"].features)
 
 
 def test_a_world_goes_on_with_it(moving, plain, tmp_path):

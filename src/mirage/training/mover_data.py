@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.camera.files import load_trajectory
+from mirage.geometry.nano import FAR
 from mirage.inputs import fit_depth, read_depth
 from mirage.scenes import Worlds, render, sample_path
 from mirage.scenes import textures as paint
-from mirage.training.clips import to_bytes, to_floats
-from mirage.training.fit import save_atomic
+from mirage.training.clips import read_shard, to_bytes, to_floats
+from mirage.training.fit import generator, save_atomic
 from mirage.video.codec import LatentCodec
 from mirage.video.io import fit_image, images_to_tensor, read_image
 
@@ -148,6 +149,45 @@ def prepare(
                 tell(f"exact world {number} of {worlds}")
             _keep(path, codec, *exact_views(seed, number, size, photos))
         files.append(path)
+    return files
+
+
+def clip_groups(folder: Path, codec: LatentCodec, clips: Path, *, seed: int = 0) -> list[Path]:
+    """Groups out of rendered clips, one of each: views one to seven frames apart; nothing is known of movers.
+
+    Args:
+        folder: Where they are kept; made if missing. What is there already stays.
+        codec: The autoencoder whose latents are moved.
+        clips: Folder of `clips-*.safetensors`.
+        seed: Fixes which frames are taken.
+
+    Returns:
+        The files of all groups.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for shard in sorted(clips.glob("clips-*.safetensors")):
+        with safe_open(shard, "pt") as file:
+            count = file.get_slice("frames").get_shape()[0]
+        names = [folder / f"{shard.stem}-{i}.safetensors" for i in range(count)]
+        files += names
+        if all(path.exists() for path in names):
+            continue
+        whole = read_shard(shard)
+        for i, path in enumerate(names):
+            g = generator(seed, int(shard.stem.split("-")[1]), i)
+            steps = torch.randint(1, 8, (VIEWS,), generator=g).cumsum(0)
+            last = whole.frames.shape[1] - int(steps[-1])
+            if last < 1:
+                raise ValueError(
+                    f"clips must have more than {7 * VIEWS} frames, got {whole.frames.shape[1]} in {shard}"
+                )
+            some = (steps + torch.randint(last, (), generator=g)).tolist()
+            depth = whole.depth[i, some].float()
+            depth = torch.where(depth > 0, depth.clamp(max=FAR), FAR).masked_fill(whole.movers[i, some], 0.0)
+            size = whole.frames.shape[-2:]
+            cameras = Cameras(whole.intrinsics[i, some], whole.cam_from_world[i, some], *size)
+            _keep(path, codec, whole.frames[i, some], depth, cameras)
     return files
 
 

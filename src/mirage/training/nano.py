@@ -1,6 +1,6 @@
 """`mirage train nano`: the embedded model from nothing, stage by stage, each resumed where it stopped.
 
-clips -> autoencoder -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
+clips -> autoencoder -> mover -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
 """
 
 import json
@@ -17,19 +17,22 @@ from torch import nn
 
 from mirage.denoise.transformer import MirageTransformer
 from mirage.geometry.nano import LatentDepthHead
+from mirage.memory import LatentMover
 from mirage.pipeline import MiragePipeline
 from mirage.training.autoencoder import EQUIVARIANCES, autoencoder_loss
 from mirage.training.clips import Crops, read_shard, to_floats, write_shards
 from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
 from mirage.training.depth import depth_loss
-from mirage.training.fit import Schedule, fit, generator
+from mirage.training.fit import Schedule, fit, generator, mixed
+from mirage.training.mover import MoverRecipe, fit_mover
+from mirage.training.mover_data import clip_groups
 from mirage.training.samples import CHUNK, REFERENCES, write_samples
 from mirage.video.io import write_image
 from mirage.video.nano import NanoAutoencoder, NanoCodec
 from mirage.video.picture import chart
 
 logger = logging.getLogger(__name__)
-STAGES = ("clips", "autoencoder", "samples", "denoiser", "depth", "pack")
+STAGES = ("clips", "autoencoder", "mover", "samples", "denoiser", "depth", "pack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class NanoRecipe:
     Attributes:
         shards: Shards of eight clips of exact worlds.
         autoencoder_steps: Steps of stage 1, 40 frames and 20 pictures of 64 x 64 each.
+        mover_steps: Steps of the mover of reads, two places each; 0 does without one.
         denoiser_steps: Steps of stage 2, eight chunks each.
         depth_steps: Steps of stage 3, forty frames each.
         heads: Attention heads of 40 channels of the transformer.
@@ -53,6 +57,7 @@ class NanoRecipe:
 
     shards: int = 156
     autoencoder_steps: int = 4000
+    mover_steps: int = 0
     denoiser_steps: int = 4600
     depth_steps: int = 7000
     heads: int = 4
@@ -92,6 +97,7 @@ def train_nano(
     run = {
         "clips": lambda: write_shards(folder / "clips", recipe.shards, device=str(device)),
         "autoencoder": lambda: _autoencoder(folder, recipe, device),
+        "mover": lambda: _mover(folder, recipe, device),
         "samples": lambda: _samples(folder, recipe),
         "denoiser": lambda: _denoiser(folder, recipe, device),
         "depth": lambda: _depth(folder, recipe, device),
@@ -100,18 +106,11 @@ def train_nano(
     return all(run[stage]() is not False for stage in STAGES if stage in stages)
 
 
-def mixed(device: torch.device | str) -> torch.autocast:
-    """bf16 where the hardware multiplies it faster than float32, else nothing."""
-    kind = torch.device(device).type
-    quick = kind == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(kind, torch.bfloat16, enabled=quick)
-
-
 def _samples(folder: Path, recipe: NanoRecipe) -> None:
     """On the CPU, in processes of one thread: the reads of a clip are many small steps, one after the other."""
     codec = trained_codec(folder)
     if recipe.workers == 1:
-        return write_samples(codec, folder / "clips", folder / "samples")
+        return write_samples(codec, folder / "clips", folder / "samples", mover=_trained_mover(folder))
     work = (codec, folder, recipe.workers)
     torch.multiprocessing.spawn(_write_part, args=work, nprocs=recipe.workers)
     return None
@@ -119,7 +118,8 @@ def _samples(folder: Path, recipe: NanoRecipe) -> None:
 
 def _write_part(part: int, codec: NanoCodec, folder: Path, parts: int) -> None:
     torch.set_num_threads(1)
-    write_samples(codec, folder / "clips", folder / "samples", part=part, parts=parts)
+    mover = _trained_mover(folder)
+    write_samples(codec, folder / "clips", folder / "samples", mover=mover, part=part, parts=parts)
 
 
 def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
@@ -152,6 +152,21 @@ def trained_codec(folder: Path) -> NanoCodec:
     model = NanoAutoencoder(latents_mean=mean, latents_std=std)
     model.load_state_dict(weights)
     return NanoCodec(model.eval().to(memory_format=torch.channels_last))
+
+
+def _mover(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
+    """Learned on the clips too: each gives one place."""
+    if not recipe.mover_steps:
+        return True
+    files = clip_groups(folder / "mover" / "groups", trained_codec(folder), folder / "clips")
+    how = MoverRecipe(steps=recipe.mover_steps, batch=2, seed=recipe.seed, stop_after=recipe.stop_after)
+    return fit_mover(folder / "mover", files, how, device=device)
+
+
+def _trained_mover(folder: Path) -> LatentMover | None:
+    """What the stage left, if it was run."""
+    made = folder / "mover" / "mover"
+    return LatentMover.from_pretrained(made) if made.is_dir() else None
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -216,6 +231,7 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
     transformer, head = _transformer(recipe), LatentDepthHead()
     transformer.load_state_dict(_weights(folder, "denoiser"))
     head.load_state_dict(_weights(folder, "depth"))
+    mover = _trained_mover(folder)
     pipeline = MiragePipeline(
         transformer.half(),
         trained_codec(folder).autoencoder.half(),
@@ -224,6 +240,7 @@ def pack(folder: Path, recipe: NanoRecipe) -> None:
         chunk_frames=4 * (CHUNK - 1) + 1,
         reference_frames=REFERENCES,
         num_inference_steps=1,
+        mover=mover and mover.half(),
         size=(192, 192),  # trained at 128 x 128; a finer grid of cells shows more
     )
     pipeline.save_pretrained(folder / "nano")
