@@ -10,6 +10,7 @@ OF_NANO = {
     "shards": "shards of eight clips of exact worlds",
     "autoencoder_steps": "steps of the autoencoder",
     "equivariance": "how its latents are moved meanwhile: none, affine (default) or homography",
+    "mover_steps": "steps of a mover, which mends what the memory reads; none if left out",
     "denoiser_steps": "steps of the denoiser",
     "depth_steps": "steps of the depth head",
     "batch": "shards per step",
