@@ -131,7 +131,7 @@ def make_recipe(row: str, seed: int, steps: int, data: str, base: str) -> object
         seed=seed,
         data=(data,),
         model=Model(base=base, branch_every=2),
-        conditions=Conditions(preceding_noise=0.0) if row == "quiet" else Conditions(),
+        conditions=Conditions(variants=1, preceding_noise=0.0) if row == "quiet" else Conditions(variants=1),
         noise=Noise(shift=3.0, pure=0.8),
         stages=stages,
         log=Log(tracker="none", save_every=100),
