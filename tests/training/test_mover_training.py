@@ -97,7 +97,9 @@ def test_runs_go_on_where_they_stopped(trained, tmp_path):
 def test_training_mends_a_toy(trained, tmp_path):
     """On one wall in passing, the error falls below the gather's."""
     files = [trained / "out" / "groups" / "wall-00000.safetensors"]
-    recipe = MoverRecipe(**{**vars(RECIPE), "steps": 60, "lr": 1e-2, "noise": 0.0, "width": 24, "split": 4})
+    recipe = MoverRecipe(
+        **{**vars(RECIPE), "steps": 60, "lr": 1e-2, "noise": 0.0, "again": 0.0, "width": 24, "split": 4}
+    )
     fit_mover(tmp_path, files, recipe)
     group = read_group(files[0])
     mover, look = LatentMover.from_pretrained(tmp_path / "mover"), readout([group])

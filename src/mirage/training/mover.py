@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 AGREE = 0.05  # relative difference of depth that is still the same surface
 LEAST = 20  # cells that a target needs
 FLOOR = 1e-3  # squared error of a colour below which nothing is gained by getting better: an autoencoder's own
+SECOND = 0.3  # share of memories of two views
 LATENT = 0.02  # weight of errors of latents beside those of colours
 
 
@@ -46,6 +47,7 @@ class MoverRecipe:
         size: Side of their pictures, in cells.
         columns: Columns of the frames of sequences, in cells.
         noise: Share of memories whose depth and pose are off as a sensor's are.
+        again: Share of memories of what was read from another memory, as in a walk where everything is re-written.
         seed: Fixes worlds, first weights and samples.
         stop_after: Seconds of training after which to save and stop; None never does.
     """
@@ -61,6 +63,7 @@ class MoverRecipe:
     size: int = 24
     columns: int = 40
     noise: float = 0.3
+    again: float = 0.3
     seed: int = 0
     stop_after: float | None = None
 
@@ -107,7 +110,9 @@ def fit_mover(out: Path, files: Sequence[Path], recipe: MoverRecipe, *, device: 
     mover = LatentMover(channels=channels, split=recipe.split, features=recipe.features, width=recipe.width)
     mover.to(device)
     look = readout(groups[:: max(1, len(groups) // 60)]).to(device)
-    schedule = Schedule(steps=recipe.steps, lr=recipe.lr, warmup=50, ema=0.995, save_every=250, log_every=25)
+    schedule = Schedule(
+        steps=recipe.steps, lr=recipe.lr, warmup=min(50, recipe.steps // 10), ema=0.995, save_every=250, log_every=25
+    )
     loss = lambda model, step: _loss(model, groups, look, generator(recipe.seed, step), recipe, device)
     whole = fit("mover", mover, loss, schedule, out, recipe.stop_after)
     mover.save_pretrained(out / "mover")
@@ -142,7 +147,7 @@ def _loss(
     losses, gains = [], []
     for _ in range(recipe.batch):
         group = groups[int(torch.randint(len(groups), (), generator=g))]
-        memory, rest = _remembered(group, g, recipe, device)
+        memory, rest = _remembered(group, mover, g, recipe, device)
         cameras = group.cameras[rest].to(device)
         truth = group.latents[rest].to(device).float()
         on_cells = cameras.resize(*truth.shape[2:])
@@ -181,7 +186,7 @@ def error(
 
 
 def _remembered(
-    group: Group, g: torch.Generator, recipe: MoverRecipe, device: torch.device | str
+    group: Group, mover: LatentMover, g: torch.Generator, recipe: MoverRecipe, device: torch.device | str
 ) -> tuple[LatentMemory, list[int]]:
     """A memory of one view or two, and the views that are left to be read."""
     order = torch.randperm(len(group.colour), generator=g).tolist()
@@ -193,7 +198,17 @@ def _remembered(
     latents, depth = group.latents[order[:2]].to(device).float(), depth.to(device)
     memory = LatentMemory.from_view(latents[:1], depth[:1], cameras[0])
     taken = 1
-    if draw() < 0.3 and len(order) > 2:
+    kind = draw()
+    if kind < recipe.again and len(order) > 2:  # the mover has to bear its own reads, or it wears off when repeated
+        memory.mover = mover
+        with torch.no_grad():
+            read = memory.read(cameras[1])
+        if bool(read.visible.any()):
+            height, width = (n // m for n, m in zip(depth.shape[1:], read.visible.shape[1:], strict=True))
+            keep = read.visible.repeat_interleave(height, 1).repeat_interleave(width, 2)
+            memory = LatentMemory.from_view(read.features, depth[1:], cameras[1], keep=keep)
+        memory.mover, taken = None, 2
+    elif kind < recipe.again + SECOND and len(order) > 2:
         memory.update(latents[1:], depth[1:], cameras[1])
         taken = 2
     return memory, order[taken : taken + recipe.targets]
