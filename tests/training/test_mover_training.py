@@ -38,9 +38,11 @@ class Patches(LatentCodec):
 
 
 def write_sequence(folder, frames=3, height=24, width=32):
-    """Posed RGB-D of a wall, seen in passing."""
+    """Posed RGB-D of a wall with stripes, seen in passing."""
     rng = np.random.default_rng(0)
-    wall = np.kron(rng.integers(0, 255, (12, 40, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+    wall = np.kron(
+        np.tile(rng.integers(0, 2, (1, 40, 1), np.uint8) * 200 + 20, (12, 1, 3)), np.ones((4, 4, 1), np.uint8)
+    )
     for name in ("rgb", "depth"):
         (folder / name).mkdir(parents=True)
     w2c = np.tile(np.eye(4), (frames, 1, 1))
@@ -98,7 +100,7 @@ def test_training_mends_a_toy(trained, tmp_path):
     """On one wall in passing, the error falls below the gather's."""
     files = [trained / "out" / "groups" / "wall-00000.safetensors"]
     recipe = MoverRecipe(
-        **{**vars(RECIPE), "steps": 60, "lr": 1e-2, "noise": 0.0, "again": 0.0, "width": 24, "split": 4}
+        **{**vars(RECIPE), "steps": 60, "lr": 1e-2, "noise": 0.0, "again": 0.0, "width": 48, "features": 8, "split": 4}
     )
     fit_mover(tmp_path, files, recipe)
     group = read_group(files[0])

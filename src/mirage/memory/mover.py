@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mirage.camera.cameras import Cameras
@@ -140,7 +140,7 @@ class LatentMover(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
         aside = folder / f".{WEIGHTS}.part"
-        save_file(tensors, aside)
+        aside.write_bytes(save(tensors))  # a file of its own mode, not for the owner alone
         os.replace(aside, folder / WEIGHTS)
         aside = folder / f".{CONFIG}.part"
         aside.write_text(json.dumps({"format": FORMAT} | self.config, indent=1) + "\n", encoding="utf-8")

@@ -164,7 +164,7 @@ def _loss(
         before = error(gathered, truth, counts, look)[some]
         after = error(moved, truth, counts, look)[some]
         losses.append((after + FLOOR).log())
-        gains.append(10 * (before.log10() - after.detach().log10()))
+        gains.append(10 * ((before + FLOOR).log10() - (after.detach() + FLOOR).log10()))
     if not losses:
         return 0 * sum(p.sum() for p in mover.parameters()), {}
     return torch.cat(losses).mean(), {"gain": torch.cat(gains).mean()}
