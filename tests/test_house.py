@@ -26,8 +26,8 @@ FLOORS = [  # ground first; rooms on one floor do not know each other unless joi
     ["dataset"],
     ["training", "evaluation", "explorer", "cluster"],
     [
-        "cli + __main__ + world_command + explore_command + model_command + prepare_command + batch_command + evaluate_command + worldscore_command + ablation_command + train_command "
-        "+ mover_command"
+        "cli + __main__ + world_command + explore_command + model_command + prepare_command + batch_command "
+        "+ evaluate_command + worldscore_command + ablation_command + train_command + mover_command"
     ],
 ]
 FLOOR = {r: (i, j) for i, row in enumerate(FLOORS) for j, rooms in enumerate(row) for r in rooms.split(" + ")}
