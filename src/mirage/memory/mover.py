@@ -104,7 +104,7 @@ class LatentMover(nn.Module):
             return gathered
         to = next(self.parameters())
         carried = carry(surfels, hits, cameras, self.split)
-        opened = self.open(surfels, carried)
+        opened = self._opened(surfels, carried)
         chosen, place = carried.chosen.flatten(), carried.place.flatten(0, 2)
         size = len(carried.plane) // max(1, len(carried.sources))
         cell = torch.arange(len(carried.plane), device=place.device)
@@ -118,7 +118,7 @@ class LatentMover(nn.Module):
         mend = ((hits.index >= 0) & ~hits.unmoved)[:, None]
         return torch.where(mend, (gathered.to(to) + change).to(gathered.dtype), gathered)
 
-    def open(self, surfels: Surfels, carried: Carried) -> Float[Tensor, "n f"]:
+    def _opened(self, surfels: Surfels, carried: Carried) -> Float[Tensor, "n f"]:
         """Features of the sub-cells of the source views, row by row."""
         to = next(self.parameters())
         parts = []
