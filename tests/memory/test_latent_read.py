@@ -190,3 +190,20 @@ def test_gradient_reaches_the_latents():
     read = LatentMemory.from_view(features, depth, source).read(target)
     read.features.sum().backward()
     assert features.grad.sum() == pytest.approx(3 * read.visible.sum().item(), rel=1e-4)  # weights sum to one
+
+
+def test_geometry_stays_in_float32_within_autocast(generator):
+    both = worlds.cameras(torch.stack([worlds.pose(), worlds.pose(x=0.2, yaw=15, pitch=5)]), 48, 80)
+    source, there = both[0], both[1]
+    latents, depth = torch.randn(1, 4, 6, 10, generator=generator), torch.full((1, 48, 80), 2.0)
+
+    def walk():
+        memory = LatentMemory.from_view(latents, depth, source)
+        memory.update(latents, depth, there)
+        return memory.read(there)
+
+    outside = walk()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = walk()
+    assert outside.visible.any()
+    assert bool((inside.features == outside.features).all() and (inside.depth == outside.depth).all())

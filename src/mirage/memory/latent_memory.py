@@ -12,7 +12,16 @@ from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
 from mirage.kernels import ops
 from mirage.memory.files import load_surfels, save_surfels
-from mirage.memory.memory import FLOATS, Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
+from mirage.memory.memory import (
+    FLOATS,
+    Memory,
+    MemoryRead,
+    UpdateReport,
+    check_budget,
+    check_cameras,
+    check_views,
+    exact,
+)
 from mirage.memory.merge import append, merge
 from mirage.memory.mover import LatentMover
 from mirage.memory.store import Surfels
@@ -62,6 +71,7 @@ class LatentMemory(Memory):
         self._next_name = int(surfels.name.max()) + 1 if len(surfels.name) else 0
 
     @classmethod
+    @exact
     @no_type_check  # malformed arguments get a ValueError with a way out
     def from_view(
         cls,
@@ -120,6 +130,7 @@ class LatentMemory(Memory):
         """Bytes of all that is kept, features and geometry; a call needs more while it runs, see `read`, `update`."""
         return self.surfels.nbytes
 
+    @exact
     def read(self, cameras: Cameras) -> MemoryRead:
         """What is known of these views, with zero features, zero depth and False where nothing is.
 
@@ -172,6 +183,7 @@ class LatentMemory(Memory):
         observed = self.surfels.shows_first(index)
         return MemoryRead(features=features, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
+    @exact
     @no_type_check
     def update(
         self,

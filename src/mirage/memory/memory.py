@@ -1,7 +1,9 @@
 """What every memory does: `from_view`, `read`, `update`; what it returns, and what it refuses."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -107,6 +109,30 @@ class Memory(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Number of elements."""
+
+
+def exact(method: Callable) -> Callable:
+    """The method as it is outside `torch.autocast`: in half precision points would land in other cells.
+
+    Args:
+        method: What works on geometry.
+
+    Returns:
+        The same, whatever region it is called in.
+
+    Example:
+        >>> double = exact(lambda x: x @ (2 * torch.eye(2)))
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     double(torch.ones(1, 2)).dtype
+        torch.float32
+    """
+
+    @functools.wraps(method)
+    def outside(*args: object, **options: object) -> object:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return method(*args, **options)
+
+    return outside
 
 
 @no_type_check  # a malformed argument gets a ValueError with a way out
