@@ -289,7 +289,7 @@ def exact_views(
 ) -> tuple[UInt8[Tensor, "n 3 s s"], Float32[Tensor, "n s s"], Cameras]:
     """Views of one exact world whose textures are drawn, or parts of photographs."""
     rng = np.random.default_rng([seed, number, 4])
-    world = Worlds.sample([int(rng.integers(2**31))], "room" if rng.random() < 0.7 else "open", movers=0)
+    world = Worlds.sample([int(rng.integers(1_000_000))], "room" if rng.random() < 0.7 else "open", movers=0)
     textures, material = world.textures.clone(), world.material.clone()
     for k in range(textures.shape[1]):
         if rng.random() < 0.85:
