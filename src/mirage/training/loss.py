@@ -42,7 +42,8 @@ def flow_loss(model: MirageTransformer, batch: Batch) -> tuple[Float[Tensor, ""]
         batch: Samples.
 
     Returns:
-        The loss, and figures without gradient: the error where the memory sees and where it does not.
+        The loss, and figures without gradient that may be averaged over parts of a batch: what of the loss comes from
+        where the memory sees and from where it does not, and the share that it sees.
 
     Gradient:
         To the weights of the model.
@@ -69,6 +70,5 @@ def flow_loss(model: MirageTransformer, batch: Batch) -> tuple[Float[Tensor, ""]
     error = error[:, pinned:].square().mean(2)
     with torch.no_grad():
         seen = conditions.visible[:, pinned:].float()
-        mean = lambda mask: (error * mask).sum() / mask.sum().clamp(min=1)
-        figures = {"seen": mean(seen), "unseen": mean(1 - seen)}
+        figures = {"seen": (error * seen).mean(), "unseen": (error * (1 - seen)).mean(), "known": seen.mean()}
     return error.mean(), figures

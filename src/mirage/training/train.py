@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,11 +182,12 @@ class _Run:
         state = self._begin(net, names)
         steps, log, begun, first = self.stage.steps, self.recipe.log, time.monotonic(), state.step
         logger.info(
-            "%s: %.2f of %.2f M weights, %d clips, step %d of %d",
+            "%s: %.2f of %.2f M weights, %d clips, %d processes, step %d of %d",
             self.folder.name,
             sum(p.numel() for p in state.weights.values()) / 1e6,
             sum(p.numel() for p in net.parameters()) / 1e6,
             len(self.batches),
+            self.accelerator.num_processes,
             state.step,
             steps,
         )
@@ -306,6 +308,10 @@ class _Run:
         self._check(state)
         figures = [{k: float(v) for k, v in step.items()} for step in state.pending]
         means = {key: sum(step[key] for step in figures) / len(figures) for key in figures[0]}
+        for key, share in (("seen", means["known"]), ("unseen", 1 - means["known"])):
+            part = means.pop(key)
+            if share > 1e-6:
+                means[key] = part / share
         state.pending.clear()
         if not self.accelerator.is_main_process:
             return
@@ -384,7 +390,15 @@ def _accelerator(recipe: Recipe, out: Path, device: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda is asked for, but PyTorch finds no such card here: take auto or cpu")
     where = {} if tracker == "none" else {"log_with": tracker, "project_dir": str(out)}
-    return Accelerator(cpu=device == "cpu", mixed_precision="no", **where)
+    cpu = device == "cpu" or not torch.accelerator.is_available()  # accelerate joins no group on a CPU unless told
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", **where)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:
+        raise ValueError(
+            f"{started} processes were started (WORLD_SIZE), but on {accelerator.device} each would train alone: start "
+            "one, or take --device cpu"
+        )
+    return accelerator
 
 
 def _check_processes(recipe: Recipe, processes: int) -> None:
