@@ -81,7 +81,7 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: 
         with atomic(out / RECIPE) as aside:
             aside.write_text(write_config(recipe), encoding="utf-8")
     if recipe.log.tracker != "none":
-        accelerator.init_trackers("mirage")
+        accelerator.init_trackers("mirage", init_kwargs={"wandb": {"dir": str(out)}})
     left = lambda: None if stop_after is None else stop_after - (time.monotonic() - start)
     for number in range(len(recipe.stages)):
         run = _Run(recipe, number, out, pipeline, batches, accelerator)
@@ -330,7 +330,9 @@ class _Run:
             seconds,
             left,
         )
-        self.accelerator.log({f"{self.folder.name}/{k}": v for k, v in line.items() if k != "step"}, step=state.step)
+        before = sum(stage.steps for stage in self.recipe.stages[: self.number])  # wandb drops steps that go back
+        figures = {f"{self.folder.name}/{k}": v for k, v in line.items() if k != "step"}
+        self.accelerator.log(figures, step=before + state.step)
 
     def _check(self, state: _State) -> None:
         """A run that has gone astray is not saved."""
