@@ -465,8 +465,8 @@ class MiragePipeline(DiffusionPipeline):
         targets = Cameras.cat([state.cameras[-1], written])
         preceding = state.generated[:-1]  # as many as the state keeps
         with clock("read"):
-            known = store.read(targets)
             every = Cameras.cat([state.cameras[-1], cameras])
+            known = store.read_video(every, stride)
             features, visible, second = self.conditions(store, known, every, len(preceding))
         with clock("recall"):
             chosen = self._recall(known, targets, state.cameras, state.depth)

@@ -62,6 +62,18 @@ def test_clips_come_back_in_any_order(folder, clips):
         shards[3]
 
 
+def test_the_cameras_of_all_frames_come_back_and_older_sets_have_none(tmp_path, clips):
+    way = Cameras.from_fov(1.1, 24, 40, frames=9)
+    way.cam_from_world[:, 0, 3] = torch.arange(9) ** 2 * -0.1
+    one = replace(clips[0], cameras=way[::4], way=way)
+    record = write_shard(tmp_path, 0, [one, clips[0]])
+    new, old = Shards.of(tmp_path, record)
+    assert torch.equal(new.way.cam_from_world, way.cam_from_world) and old.way is None
+    assert torch.equal(new.cameras.cam_from_world, way.cam_from_world[::4]) and len(old.cameras) == 3
+    with pytest.raises(ValueError, match="way must be of one frame and whole groups for 3 latent frames, got 8"):
+        replace(clips[0], way=way[:8])
+
+
 def test_a_set_travels_to_another_process_open_or_not(folder):
     shards = Shards(folder)
     first = shards[0]

@@ -41,6 +41,7 @@ def write_shards(folder: Path, model: Path, *, clips: int = 4, frames: int = 17,
                 keep=~seen.movers[0, ::stride, ::step, ::step],
                 cameras=Cameras(seen.intrinsics[0, ::stride], seen.cam_from_world[0, ::stride], 32, 48),
                 picture=seen.frames[0, ::stride, :, ::step, ::step],
+                way=Cameras(seen.intrinsics[0], seen.cam_from_world[0], 32, 48),
             )
         )
     records = [write_shard(folder, n, made[2 * n : 2 * n + 2]) for n in range((clips + 1) // 2)]

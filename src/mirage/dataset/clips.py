@@ -66,8 +66,9 @@ def make_clip(
     raw = footage.frames(wanted)
     frames = images_to_tensor(np.stack([fit_image(frame, height, width) for frame in raw])).to(tools.device)
     kept = wanted[:: codec.temporal_stride]
-    cameras = footage.cameras[list(kept)].fit(height, width)[0]
-    cameras = Cameras(cameras.intrinsics, rebase(cameras.cam_from_world), height, width)
+    way = footage.cameras[list(wanted)].fit(height, width)[0]
+    way = Cameras(way.intrinsics, rebase(way.cam_from_world), height, width)
+    cameras = way[:: codec.temporal_stride]
     video = codec.encode(frames[None])[0]
     views = frames[:: codec.temporal_stride]
     image = torch.cat([codec.encode(view[None, None])[0] for view in views])
@@ -82,7 +83,8 @@ def make_clip(
         guess = _estimated(tools, views, image, cameras, fine)
         if z is None and not footage.metric:
             factor = fit_scale(picture.movedim(-1, 1), guess, cameras)
-            cameras = Cameras(cameras.intrinsics, _stretched(cameras.cam_from_world, factor), height, width)
+            way = Cameras(way.intrinsics, _stretched(way.cam_from_world, factor), height, width)
+            cameras = way[:: codec.temporal_stride]
         z = (
             guess
             if z is None
@@ -101,6 +103,7 @@ def make_clip(
         keep=_keep(footage, kept, tools, views, fine),
         cameras=cameras,
         picture=picture.movedim(-1, 1).contiguous(),
+        way=way if len(video) > 1 else None,
     )
 
 

@@ -54,6 +54,14 @@ class LatentClip:
     """Of the latent frames, in pixels of the video."""
     picture: UInt8[Tensor, "t 3 y x"]
     """What the latent frames show, on the grid of the depth: for people, and for the check of the geometry."""
+    way: Cameras | None = None
+    """Of all frames of the video, those of the latent frames among them; None in sets from before these were kept."""
+
+    def __post_init__(self):
+        if self.way is not None and (len(self.video) < 2 or (len(self.way) - 1) % (len(self.video) - 1)):
+            raise ValueError(
+                f"way must be of one frame and whole groups for {len(self.video)} latent frames, got {len(self.way)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +260,10 @@ def unpacked(own: dict[str, Tensor], record: ClipRecord, where: str) -> LatentCl
     own = dict(own)
     cameras = Cameras(own.pop("intrinsics"), own.pop("cam_from_world"), record.height, record.width)
     own |= {name: own[name].float() for name in ("video", "image", "depth")}
-    return LatentClip(name=record.name, caption=record.caption, cameras=cameras, **own)
+    way, groups = None, len(own["video"]) - 1
+    if len(cameras) > groups + 1 > 1:
+        way, cameras = cameras, cameras[:: (len(cameras) - 1) // groups]
+    return LatentClip(name=record.name, caption=record.caption, cameras=cameras, way=way, **own)
 
 
 def read_manifest(folder: str | Path) -> dict:
@@ -318,7 +329,8 @@ def packed(clip: LatentClip) -> dict[str, Tensor]:
     """The tensors of a clip as they lie on the disk: latents and depth in half precision."""
     half = {name: getattr(clip, name).clamp(-HALF, HALF).half() for name in ("video", "image", "depth")}
     own = {**half, "keep": clip.keep, "picture": clip.picture}
-    own |= {"intrinsics": clip.cameras.intrinsics, "cam_from_world": clip.cameras.cam_from_world}
+    cameras = clip.cameras if clip.way is None else clip.way
+    own |= {"intrinsics": cameras.intrinsics, "cam_from_world": cameras.cam_from_world}
     return {name: own[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS}
 
 

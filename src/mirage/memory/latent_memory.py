@@ -184,6 +184,30 @@ class LatentMemory(Memory):
         return MemoryRead(features=features, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
     @exact
+    def read_video(self, cameras: Cameras, temporal_stride: int) -> MemoryRead:
+        """What is known of the latent frames of a video.
+
+        A mover that knows groups of this many frames reads at every pose and tells in the features what happens within
+        a group; all else is as at the group's last frame.
+
+        Args:
+            cameras: All frames, of image size: one and whole groups.
+            temporal_stride: Frames of a group.
+
+        Returns:
+            The read at the first frame and at the last one of each group.
+
+        Raises:
+            ValueError: If the cameras are malformed, see `read`, or are not one and whole groups.
+        """
+        motion = None if self.mover is None else self.mover.motion
+        if motion is None or motion.frames != temporal_stride:
+            return super().read_video(cameras, temporal_stride)
+        every = self.read(cameras)
+        latent = {name: value[::temporal_stride] for name, value in vars(every).items()}
+        return MemoryRead(**latent | {"features": motion(every.features, every.visible, every.unmoved)})
+
+    @exact
     @no_type_check
     def update(
         self,

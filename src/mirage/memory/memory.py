@@ -78,6 +78,18 @@ class Memory(ABC):
             Features, visibility, projected depth and what of it the first view explains.
         """
 
+    def read_video(self, cameras: Cameras, temporal_stride: int) -> MemoryRead:
+        """What is known of the latent frames of a video: of its first frame, and of each group of frames after it.
+
+        Args:
+            cameras: All frames, of image size: one and whole groups.
+            temporal_stride: Frames of a group.
+
+        Returns:
+            The read at the first frame and at the last one of each group.
+        """
+        return self.read(cameras[::temporal_stride])
+
     @abstractmethod
     def update(
         self,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mirage.camera.cameras import Cameras
 from mirage.kernels import ops
+from mirage.memory.motion import GroupMotion
 from mirage.memory.store import Hits, Surfels
 
 CONFIG, WEIGHTS = "config.json", "mover.safetensors"
@@ -57,9 +58,12 @@ class LatentMover(nn.Module):
     Attributes:
         channels: Channels of a latent.
         split: Sub-cells per cell, along both axes.
+        motion: Makes video latents of the reads of a group of frames; None for a mover of pictures alone.
     """
 
-    def __init__(self, *, channels: int, split: int = 4, features: int = 16, width: int = 128):
+    def __init__(
+        self, *, channels: int, split: int = 4, features: int = 16, width: int = 128, motion: dict | None = None
+    ):
         super().__init__()
         if min(channels, split, features, width) < 1:
             raise ValueError(f"channels, split, features and width must be positive, got {channels=}, {split=}, "
@@ -85,6 +89,7 @@ class LatentMover(nn.Module):
         )
         nn.init.zeros_(self.contract[-1].weight)
         nn.init.zeros_(self.contract[-1].bias)
+        self.motion = None if motion is None else GroupMotion(channels=channels, **motion)
 
     def forward(
         self, surfels: Surfels, gathered: Float[Tensor, "v c H W"], hits: Hits, cameras: Cameras
@@ -139,11 +144,12 @@ class LatentMover(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        config = self.config | ({} if self.motion is None else {"motion": self.motion.config})
         aside = folder / f".{WEIGHTS}.part"
         aside.write_bytes(save(tensors))  # a file of its own mode, not for the owner alone
         os.replace(aside, folder / WEIGHTS)
         aside = folder / f".{CONFIG}.part"
-        aside.write_text(json.dumps({"format": FORMAT} | self.config, indent=1) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps({"format": FORMAT} | config, indent=1) + "\n", encoding="utf-8")
         os.replace(aside, folder / CONFIG)
 
     @classmethod

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from mirage.camera.cameras import Cameras
+from mirage.camera.trajectory import resample
 from mirage.checkpoint.conditions import BranchConditions
 from mirage.dataset.shards import LatentClip
 from mirage.memory import ColourMemory, LatentMemory, LatentMover, Memory, NoMemory, recall
@@ -95,22 +97,24 @@ class Reader:
         given = depth[:1] if exact else depth[:1] * wobble(depth[:1], c.first_depth_error, g)
         cut = lambda part: {} if keep is None else {"keep": keep[part]}
         memory = self._remember(image[:1], given, cameras[0], cut(slice(1)))
-        held, parts = image.clone(), []
+        held, parts, stride = image.clone(), [], self.codec.temporal_stride
+        way = all_cameras(clip, stride).to(self.device)
         for start in self.starts(len(image)):
             targets, later = cameras[start : start + self.chunk], slice(start + 1, start + self.chunk)
-            known = memory.read(targets)
+            every = way[stride * start : stride * (start + self.chunk - 1) + 1]
+            known = memory.read_video(every, stride)
             chosen = torch.full((self.references,), -1)
             if start and self.references:
                 points = targets.unproject(known.depth)[known.visible]
                 found = recall(points, cameras[: start + 1], guessed[: start + 1], k=self.references)[0]
                 chosen[: len(found)] = found.cpu()
             preceding = min(start, self.branch.preceding)
-            features, visible, second = self.branch(memory, known, targets, preceding)
+            features, visible, second = self.branch(memory, known, every, preceding)
             part = {"features": features.half(), "visible": visible, "observed": known.observed, "recalled": chosen}
             parts.append(part | {"second": second})
             if again:
                 latents = torch.cat([held[start : start + 1], rough(video[later])])
-                pictures = self.codec.decode(latents[None])[0, :: self.codec.temporal_stride][1:].clamp(-1, 1)
+                pictures = self.codec.decode(latents[None])[0, ::stride][1:].clamp(-1, 1)
                 held[later] = self.codec.encode(pictures[:, None])[:, 0].to(held)
             else:
                 held[later] = rough(image[later])
@@ -141,6 +145,20 @@ class Reader:
     def _pictures(self, latents: Float[Tensor, "v c h w"]) -> Float[Tensor, "v 3 y x"] | None:
         """Only a memory of colours looks at them."""
         return self.codec.decode(latents[:, None])[:, 0].clamp(-1, 1) if self.store.kind == "colour" else None
+
+
+def all_cameras(clip: LatentClip, temporal_stride: int) -> Cameras:
+    """The cameras of all frames of a clip; where a set does not keep them, they go evenly from latent to latent frame.
+
+    Args:
+        clip: The clip.
+        temporal_stride: Video frames per latent frame.
+
+    Returns:
+        As many cameras as the video has frames.
+    """
+    frames = 1 + temporal_stride * (len(clip.video) - 1)
+    return clip.way if clip.way is not None and len(clip.way) == frames else resample(clip.cameras, frames)
 
 
 class Cache:

@@ -70,7 +70,7 @@ def make_samples(codec: NanoCodec, clips: Clips, seed: int, mover: LatentMover |
     h, w = image.shape[-2:]
     parts = []
     for b in range(len(frames)):
-        cameras = Cameras(clips.intrinsics[b, ::4], clips.cam_from_world[b, ::4], *clips.frames.shape[-2:])
+        cameras = Cameras(clips.intrinsics[b], clips.cam_from_world[b], *clips.frames.shape[-2:])
         parts.append(_chunks(image[b], depth[b], still[b], cameras, g, mover))
     return Samples(
         video=video.half(),
@@ -89,14 +89,15 @@ def _chunks(
     g: torch.Generator,
     mover: LatentMover | None,
 ) -> dict[str, Tensor]:
-    """The loop's reads along one clip."""
+    """The loop's reads along one clip; cameras are those of all frames."""
+    every, cameras = cameras, cameras[::4]
     given = depth[:1] if torch.rand((), generator=g, device=g.device) < 0.7 else depth[:1] * _wobble(depth[:1], 0.08, g)
     memory = LatentMemory.from_view(image[:1], given, cameras[0], keep=still[:1], mover=mover)
     guessed = depth * _wobble(depth, 0.04, g)
     out: dict[str, list[Tensor]] = {k: [] for k in ("features", "visible", "observed", "prior", "recalled")}
     for start in range(0, len(image) - 1, CHUNK - 1):
         targets = cameras[start : start + CHUNK]
-        known = memory.read(targets)
+        known = memory.read_video(every[4 * start : 4 * (start + CHUNK - 1) + 1], 4)
         chosen = torch.full((REFERENCES,), -1)
         if start:
             points = targets.unproject(known.depth)[known.visible]
