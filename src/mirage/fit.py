@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
+from diffusers.models.attention_dispatch import attention_backend
 
 OFFLOADS = ("none", "model", "group")
 QUANTIZED = ("none", "fp8", "int8")
@@ -52,7 +53,8 @@ def fit(
         pipeline.vae.enable_tiling()
     if attention is not None:
         try:
-            transformer.set_attention_backend(attention)
+            with attention_backend("native"):  # which afterwards is again what it was: the choice is this model's alone
+                transformer.set_attention_backend(attention)
         except (ValueError, RuntimeError, ImportError) as error:
             raise ValueError(f"attention {attention!r} cannot be had here: {' '.join(str(error).split())}") from error
     if quantize == "fp8":
