@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from mirage.training.begun import on_threads
 from mirage.training.fit import Schedule, fit, generator, save_atomic
 
 SCHEDULE = Schedule(steps=7, lr=0.05, warmup=2, save_every=3, log_every=2)
@@ -32,6 +33,21 @@ def test_interrupted_run_ends_where_an_uncut_one_does(tmp_path):
     assert calls == SCHEDULE.steps
     for name, value in whole.state_dict().items():
         assert torch.equal(value, cut.state_dict()[name])
+
+
+def test_it_goes_on_with_as_many_threads_as_it_began_with(tmp_path):
+    """The last bits of sums depend on it."""
+    seen = []
+
+    def counted(model, step):
+        seen.append(torch.get_num_threads())
+        return loss(model, step)
+
+    for count in (3, 1, 2):
+        with on_threads(count):
+            fit("net", new_model(), counted, SCHEDULE, tmp_path, stop_after=0.0)
+            assert torch.get_num_threads() == count
+    assert seen == [3, 3, 3]
 
 
 def test_curve_and_weights_are_written(tmp_path):

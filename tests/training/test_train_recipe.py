@@ -12,6 +12,7 @@ from toy_training import losses, recipe_of, start, write_shards
 from mirage.camera.cameras import Cameras
 from mirage.config import read_config
 from mirage.pipeline import MiragePipeline
+from mirage.training.begun import on_threads
 from mirage.training.recipe import Recipe
 from mirage.training.train import train
 
@@ -64,10 +65,15 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(tiny_model, shards, undisturbe
 
 def test_a_run_that_is_stopped_by_the_clock_goes_on_bit_for_bit(tiny_model, shards, undisturbed, tmp_path):
     out, calls = tmp_path / "run", 0
-    recipe = recipe_of(tiny_model, shards, log={"every": 4, "save_every": 100, "tracker": "none"})
-    while train(recipe, out, device="cpu", stop_after=0.0) is None:
+    recipe, threads = recipe_of(tiny_model, shards, log={"every": 4, "save_every": 100, "tracker": "none"}), []
+    while True:
+        with on_threads((torch.get_num_threads(), 4, 5, 8)[calls % 4]):  # a run goes on with those that it began with
+            done = train(recipe, out, device="cpu", stop_after=0.0)
+            threads.append(torch.get_num_threads())
+        if done is not None:
+            break
         calls += 1
-    assert calls == 5
+    assert calls == 5 and threads[1:4] == [4, 5, 8], "what the caller chose is left alone"
     alone = [loss for _, loss in undisturbed]
     assert losses(out, "1-full") == [(4, sum(alone[:4]) / 4), (6, sum(alone[4:]) / 2)]
 

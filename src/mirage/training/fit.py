@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mirage.training.begun import begun_threads, on_threads
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def fit(
 
     Args:
         name: What is trained; names the files `NAME.safetensors` (averaged weights), `NAME.state.safetensors` and
-            `NAME.curve.jsonl` in `folder`.
+            `NAME.curve.jsonl` in `folder`; `NAME.begun.json` says with how many threads it goes on.
         model: Its parameters are trained in place and hold the *averaged* weights on return.
         loss: Maps (model, step) to the loss and to figures for the curve.
         schedule: Length, rate and checkpoints.
@@ -82,6 +84,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     state_path, curve = folder / f"{name}.state.safetensors", folder / f"{name}.curve.jsonl"
+    begun = folder / f"{name}.begun.json"
     params = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
         params.values(),
@@ -101,7 +104,8 @@ def fit(
         schedule.steps,
     )
     model.train()
-    with stop_politely() as stopped:
+    threads = torch.get_num_threads() if next(iter(params.values())).is_cuda else begun_threads(begun)
+    with on_threads(threads), stop_politely() as stopped:
         while step < schedule.steps:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)

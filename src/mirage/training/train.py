@@ -27,6 +27,7 @@ from mirage.denoise.transformer import MirageBlock, MirageTransformer
 from mirage.pipeline import MiragePipeline
 from mirage.training import model as models
 from mirage.training.batches import Batches
+from mirage.training.begun import begun_threads, on_threads
 from mirage.training.fit import save_atomic, stop_politely
 from mirage.training.loss import flow_loss
 from mirage.training.reads import Reader
@@ -36,7 +37,7 @@ from mirage.training.state import Checkpoints
 from mirage.video.io import atomic
 
 logger = logging.getLogger(__name__)
-MODEL, RECIPE = "model", "recipe.yaml"
+MODEL, RECIPE, BEGUN = "model", "recipe.yaml", "begun.json"
 
 
 def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: float | None = None) -> Path | None:
@@ -70,6 +71,14 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: 
     if (out / MODEL).is_dir():
         logger.info("%s is done already: %s", out, out / MODEL)
         return out / MODEL
+    left = lambda: None if stop_after is None else stop_after - (time.monotonic() - start)
+    with accelerator.main_process_first():
+        threads = begun_threads(out / BEGUN) if accelerator.device.type == "cpu" else torch.get_num_threads()
+    with on_threads(threads):
+        return _train(recipe, out, accelerator, left)
+
+
+def _train(recipe: Recipe, out: Path, accelerator: Accelerator, left: Callable[[], float | None]) -> Path | None:
     pipeline = models.load_model(recipe.model, recipe.seed)
     sets = _shards(recipe, pipeline)
     for part in ("vae", "text_encoder", "depth_head"):
@@ -82,7 +91,6 @@ def train(recipe: Recipe, out: str | Path, *, device: str = "auto", stop_after: 
             aside.write_text(write_config(recipe), encoding="utf-8")
     if recipe.log.tracker != "none":
         accelerator.init_trackers("mirage", init_kwargs={"wandb": {"dir": str(out)}})
-    left = lambda: None if stop_after is None else stop_after - (time.monotonic() - start)
     for number in range(len(recipe.stages)):
         run = _Run(recipe, number, out, pipeline, batches, accelerator)
         if not run.go(left()):
