@@ -1,4 +1,4 @@
-"""`mirage train mover`: a corrector of latent reads for any frozen autoencoder."""
+"""`mirage train mover` and `motion`: correctors of latent reads for any frozen autoencoder."""
 
 import argparse
 from collections.abc import Callable
@@ -10,12 +10,13 @@ NUMBERS = {
     "worlds": "exact worlds to make, where the data has any",
     "seed": "of worlds, weights and samples",
 }
+OF_MOTION = {"steps": "optimiser steps", "batch": "chunks per step", "seed": "of weights and samples"}
 
 
 def add_mover(
     kinds: argparse._SubParsersAction, command: Callable, whole: Callable, number: Callable, device: Callable
 ):
-    """Give `mirage train` its mover.
+    """Give `mirage train` its mover, and the mover its reads of groups of frames.
 
     Args:
         kinds: Where it goes.
@@ -36,6 +37,17 @@ def add_mover(
     one.add_argument("--out", required=True, metavar="DIR", help="folder of data, checkpoints, curve and mover/")
     one.add_argument("--minutes", type=number(0.0, 1e6), metavar="N", help="save and stop after so long, to be resumed")
     for name, about in NUMBERS.items():
+        one.add_argument(f"--{name}", type=whole(0 if name == "seed" else 1), metavar="N", help=about)
+    device(one)
+
+    one = command(kinds, "motion", train_groups, "train what a mover makes of reads at all frames of a latent; resumes")
+    one.set_defaults(left="the same command goes on from the last checkpoint")
+    one.add_argument("--codec", default="nano", metavar="MODEL", help="whose latents: nano, or a folder of a model")
+    one.add_argument("--mover", metavar="FOLDER", help="the mover that reads (mover/ of the model)")
+    one.add_argument("--data", required=True, metavar="SHARDS", help="folder of mirage prepare")
+    one.add_argument("--out", required=True, metavar="DIR", help="folder of checkpoints, curve and mover/")
+    one.add_argument("--minutes", type=number(0.0, 1e6), metavar="N", help="save and stop after so long, to be resumed")
+    for name, about in OF_MOTION.items():
         one.add_argument(f"--{name}", type=whole(0 if name == "seed" else 1), metavar="N", help=about)
     device(one)
 
@@ -61,4 +73,29 @@ def train(arguments: argparse.Namespace) -> None:
     whole = train_mover(
         out, model.codec, arguments.data, MoverRecipe(**given), told=model.told(), device=device, tell=tell
     )
+    print(f"{'complete' if whole else 'stopped, the same command goes on'}: {out / 'mover'}")
+
+
+def train_groups(arguments: argparse.Namespace) -> None:
+    """What a mover makes of the reads at all frames of a latent, for one autoencoder."""
+    import torch
+
+    from mirage.checkpoint.codecs import NANO, model_codec
+    from mirage.dataset import Shards
+    from mirage.memory import LatentMover
+    from mirage.training.motion import MotionRecipe, train_motion
+
+    given = {name: getattr(arguments, name) for name in OF_MOTION if getattr(arguments, name) is not None}
+    if arguments.minutes is not None:
+        given["stop_after"] = 60 * arguments.minutes
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model_codec(arguments.codec).to(device)
+    mover = LatentMover.from_pretrained(
+        arguments.mover or (NANO if arguments.codec == "nano" else Path(arguments.codec)) / "mover"
+    )
+    clips = Shards(arguments.data, fingerprint=model.told()["fingerprint"])
+    out = Path(arguments.out)
+    whole = train_motion(out, model.codec, mover, clips, MotionRecipe(**given), device=device)
     print(f"{'complete' if whole else 'stopped, the same command goes on'}: {out / 'mover'}")

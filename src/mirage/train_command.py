@@ -11,6 +11,7 @@ OF_NANO = {
     "autoencoder_steps": "steps of the autoencoder",
     "equivariance": "how its latents are moved meanwhile: none, affine (default) or homography",
     "mover_steps": "steps of a mover, which mends what the memory reads; none if left out",
+    "motion_steps": "steps of its reads of groups of frames; none if left out",
     "denoiser_steps": "steps of the denoiser",
     "depth_steps": "steps of the depth head",
     "batch": "shards per step",

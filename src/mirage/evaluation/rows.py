@@ -88,7 +88,7 @@ def roll_out(
     memory = pipeline.begin(walk.colour[0], walk.cameras[0], memory="latent", depth=depth).memory
     video = []
     for part in _parts(len(walk.cameras)):
-        known = memory.read(walk.cameras[part][:: codec.temporal_stride])
+        known = memory.read_video(walk.cameras[part], codec.temporal_stride)
         video.append(tensor_to_images(codec.decode(known.features[None])[0])[min(1, part.start) :])
     return np.concatenate(video), [memory.nbytes]
 

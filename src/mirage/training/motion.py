@@ -12,10 +12,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from safetensors import safe_open
 from torch import Tensor
 
-from mirage.dataset.shards import LatentClip
+from mirage.camera.cameras import Cameras
+from mirage.dataset.shards import LatentClip, Shards
+from mirage.geometry.nano import FAR
 from mirage.memory import GroupMotion, LatentMemory, LatentMover
+from mirage.training.clips import Clips, to_floats
 from mirage.training.fit import Schedule, fit, generator, mixed
 from mirage.training.reads import all_cameras, wobble
 from mirage.video.codec import LatentCodec
@@ -73,7 +77,7 @@ def train_motion(
     out: Path,
     codec: LatentCodec,
     mover: LatentMover,
-    clips: Sequence[LatentClip],
+    clips: Sequence[LatentClip] | Shards,
     recipe: MotionRecipe | None = None,
     *,
     device: torch.device | str = "cpu",
@@ -131,6 +135,46 @@ def train_motion(
     return whole
 
 
+class RenderedClips(Sequence[LatentClip]):
+    """Clips of exact worlds as prepared clips, encoded when they are asked for.
+
+    Args:
+        codec: The autoencoder.
+        folder: Of `clips-*.safetensors`.
+        shards: How many of them, the last ones; all if None.
+    """
+
+    def __init__(self, codec: LatentCodec, folder: Path, shards: int | None = None):
+        self.codec, paths = codec, sorted(folder.glob("clips-*.safetensors"))
+        self._places = []
+        for path in paths if shards is None else paths[-shards:]:
+            with safe_open(path, "pt") as file:
+                self._places += [(path, i) for i in range(file.get_slice("frames").get_shape()[0])]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @torch.no_grad()
+    def __getitem__(self, index: int) -> LatentClip:
+        path, i = self._places[index]
+        with safe_open(path, "pt") as file:
+            seen = {name: file.get_slice(name)[i] for name in Clips.__dataclass_fields__}
+        frames, n = to_floats(seen["frames"]), self.codec.temporal_stride
+        way = Cameras(seen["intrinsics"], seen["cam_from_world"], *frames.shape[2:])
+        depth = seen["depth"][::n].float()
+        return LatentClip(
+            name=f"{path.stem}-{i}",
+            caption="",
+            video=self.codec.encode(frames[None])[0],
+            image=self.codec.encode(frames[::n, None])[:, 0],
+            depth=torch.where(depth > 0, depth.clamp(max=FAR), FAR),
+            keep=~seen["movers"][::n].bool(),
+            cameras=way[::n],
+            picture=seen["frames"][::n],
+            way=way,
+        )
+
+
 @torch.no_grad()
 def walk(
     clip: LatentClip,
@@ -176,7 +220,8 @@ def walk(
             video=video[start : start + 1 + GROUPS].half(),
             counts=counts,
         )
-        parts.append(replace(chunk, plain=chunk_error(codec, chunk, chunk.reads[::n])))
+        with mixed(device):
+            parts.append(replace(chunk, plain=chunk_error(codec, chunk, chunk.reads[::n])))
         memory.update(image[later], guessed[later], cameras[later], keep=keep[later])
     return parts
 

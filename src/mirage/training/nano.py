@@ -24,6 +24,7 @@ from mirage.training.clips import Crops, read_shard, to_floats, write_shards
 from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
 from mirage.training.depth import depth_loss
 from mirage.training.fit import Schedule, fit, generator, mixed
+from mirage.training.motion import MotionRecipe, RenderedClips, train_motion
 from mirage.training.mover import MoverRecipe, fit_mover
 from mirage.training.mover_data import clip_groups
 from mirage.training.samples import CHUNK, REFERENCES, write_samples
@@ -43,6 +44,7 @@ class NanoRecipe:
         shards: Shards of eight clips of exact worlds.
         autoencoder_steps: Steps of stage 1, 40 frames and 20 pictures of 64 x 64 each.
         mover_steps: Steps of the mover of reads, two places each; 0 does without one.
+        motion_steps: Steps of its reads of groups of frames, two chunks each; 0 does without them.
         denoiser_steps: Steps of stage 2, eight chunks each.
         depth_steps: Steps of stage 3, forty frames each.
         heads: Attention heads of 40 channels of the transformer.
@@ -58,6 +60,7 @@ class NanoRecipe:
     shards: int = 156
     autoencoder_steps: int = 4000
     mover_steps: int = 0
+    motion_steps: int = 0
     denoiser_steps: int = 4600
     depth_steps: int = 7000
     heads: int = 4
@@ -70,6 +73,8 @@ class NanoRecipe:
     stop_after: float | None = None
 
     def __post_init__(self) -> None:
+        if self.motion_steps and not self.mover_steps:
+            raise ValueError(f"motion_steps needs a mover: give mover_steps too, got {self.motion_steps} and 0")
         if self.equivariance not in EQUIVARIANCES:
             raise ValueError(f"equivariance must be one of {', '.join(EQUIVARIANCES)}, got {self.equivariance!r}")
 
@@ -158,9 +163,13 @@ def _mover(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool
     """Learned on the clips too: each gives one place."""
     if not recipe.mover_steps:
         return True
-    files = clip_groups(folder / "mover" / "groups", trained_codec(folder), folder / "clips")
-    how = MoverRecipe(steps=recipe.mover_steps, batch=2, seed=recipe.seed, stop_after=recipe.stop_after)
-    return fit_mover(folder / "mover", files, how, device=device)
+    codec, out, common = trained_codec(folder), folder / "mover", {"seed": recipe.seed, "stop_after": recipe.stop_after}
+    files = clip_groups(out / "groups", codec, folder / "clips")
+    whole = fit_mover(out, files, MoverRecipe(steps=recipe.mover_steps, batch=2, **common), device=device)
+    if not (whole and recipe.motion_steps):
+        return whole
+    clips, how = RenderedClips(codec, folder / "clips"), MotionRecipe(steps=recipe.motion_steps, **common)
+    return train_motion(out, codec, LatentMover.from_pretrained(out / "mover"), clips, how, device=device)
 
 
 def _trained_mover(folder: Path) -> LatentMover | None:
