@@ -6,6 +6,7 @@ from pathlib import Path
 
 NUMBERS = {
     "steps": "optimiser steps",
+    "decoded": "more steps after these, whose loss looks through the decoder: slower each, and better",
     "batch": "places per step",
     "worlds": "exact worlds to make, where the data has any",
     "seed": "of worlds, weights and samples",

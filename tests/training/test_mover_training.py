@@ -11,8 +11,9 @@ from PIL import Image
 
 from mirage.camera.cameras import Cameras
 from mirage.memory import LatentMemory, LatentMover
+from mirage.training.clips import to_floats
 from mirage.training.fit import generator
-from mirage.training.mover import MoverRecipe, error, fit_mover, readout, train_mover
+from mirage.training.mover import MoverRecipe, decoded_error, error, fit_mover, readout, train_mover
 from mirage.training.mover_data import Group, find, read_group
 from mirage.video.codec import LatentCodec
 
@@ -112,6 +113,39 @@ def test_training_mends_a_toy(trained, tmp_path):
         counts = read.visible & (torch.arange(read.visible.shape[2]) < 5)
         off.append(float(error(read.features, truth, counts, look)))
     assert off[1] < 0.8 * off[0]
+
+
+def test_steps_through_the_decoder_follow_and_go_on(trained, tmp_path):
+    """They come after the others, resume as these do, and lower what is seen of the errors."""
+    files = [trained / "out" / "groups" / "wall-00000.safetensors"]
+    how = {**vars(RECIPE), "lr": 1e-2, "noise": 0.0, "again": 0.0, "width": 32, "features": 8, "split": 4}
+    recipe = MoverRecipe(**how | {"decoded": 12})
+    assert fit_mover(tmp_path / "linear", files, MoverRecipe(**how))
+    assert not fit_mover(tmp_path / "both", files, MoverRecipe(**vars(recipe) | {"stop_after": 0.2}), codec=Patches())
+    assert fit_mover(tmp_path / "both", files, recipe, codec=Patches())
+    assert fit_mover(tmp_path / "at once", files, recipe, codec=Patches())
+    group = read_group(files[0])
+    latents, truth = group.latents[:1].float(), group.latents[1:2].float()
+    off = {}
+    for name in ("linear", "both", "at once"):
+        mover = LatentMover.from_pretrained(tmp_path / name / "mover")
+        read = LatentMemory.from_view(latents, group.depth[:1], group.cameras[0], mover=mover).read(group.cameras[1])
+        counts = read.visible & (torch.arange(read.visible.shape[2]) < 5)
+        seen = lambda x, m=counts: float(decoded_error(Patches(), x, truth, to_floats(group.colour[1:2]), m))
+        off[name] = seen(read.features) - seen(truth)
+    assert off["both"] == off["at once"] < 0.8 * off["linear"]
+
+
+def test_a_decoder_without_gradients_is_refused(trained, tmp_path):
+    class Sealed(Patches):
+        decode = torch.no_grad()(Patches.decode)
+
+    files = [trained / "out" / "groups" / "wall-00000.safetensors"]
+    recipe = MoverRecipe(**{**vars(RECIPE), "steps": 1, "decoded": 1})
+    with pytest.raises(ValueError, match=r"codec must be given .*decoded=1"):
+        fit_mover(tmp_path, files, recipe)
+    with pytest.raises(ValueError, match=r"must pass gradients .* Sealed does not: train with decoded=0"):
+        fit_mover(tmp_path, files, recipe, codec=Sealed())
 
 
 def test_the_readout_is_the_decoder_where_that_is_linear():

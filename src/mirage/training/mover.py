@@ -1,11 +1,13 @@
 """Training of `LatentMover` by reprojection: views are remembered, read at the poses of others, and held to these.
 
-What counts is the picture. A decoder in the loop would cost a hundred times the mover, so the loss looks at latents
-through a linear read-out of pixels, fitted to the autoencoder by least squares: it weighs errors as the decoder does,
-and needs no gradient of it.
+What counts is the picture. The loss looks at latents through a linear read-out of pixels, fitted to the autoencoder by
+least squares: it weighs errors roughly as the decoder does, costs next to nothing and needs no gradient of it. The last
+steps may look through the decoder itself (`MoverRecipe.decoded`): slower, and better, for the latents that an encoder
+gives are not those that decode best.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ class MoverRecipe:
         features: Of a sub-cell.
         width: Of the hidden layers.
         steps: Optimiser steps.
+        decoded: More steps, after these, whose loss looks through the decoder; the codec must pass gradients.
         batch: Places per step.
         targets: Views that are read of each place.
         lr: Peak learning rate.
@@ -56,6 +59,7 @@ class MoverRecipe:
     features: int = 16
     width: int = 128
     steps: int = 2000
+    decoded: int = 0
     batch: int = 2
     targets: int = 3
     lr: float = 2e-3
@@ -99,22 +103,36 @@ def train_mover(
     found = find(sources)
     sizes = {"size": recipe.size * codec.stride, "width": recipe.columns * codec.stride}
     files = prepare(out / "groups", codec, found, worlds=recipe.worlds, **sizes, seed=recipe.seed, told=told, tell=tell)
-    return fit_mover(out, files, recipe, device=device)
+    return fit_mover(out, files, recipe, codec=codec, device=device)
 
 
-def fit_mover(out: Path, files: Sequence[Path], recipe: MoverRecipe, *, device: torch.device | str = "cpu") -> bool:
-    """Train on groups that are there; see `train_mover`."""
+def fit_mover(
+    out: Path,
+    files: Sequence[Path],
+    recipe: MoverRecipe,
+    *,
+    codec: LatentCodec | None = None,
+    device: torch.device | str = "cpu",
+) -> bool:
+    """Train on groups that are there; see `train_mover`. The codec is needed for `recipe.decoded` alone."""
+    if recipe.decoded and codec is None:
+        raise ValueError(f"codec must be given to look through its decoder, got None with decoded={recipe.decoded}")
     groups = [read_group(file) for file in files]
     torch.manual_seed(recipe.seed)
     channels = groups[0].latents.shape[1]
     mover = LatentMover(channels=channels, split=recipe.split, features=recipe.features, width=recipe.width)
     mover.to(device)
     look = readout(groups[:: max(1, len(groups) // 60)]).to(device)
-    schedule = Schedule(
-        steps=recipe.steps, lr=recipe.lr, warmup=min(50, recipe.steps // 10), ema=0.995, save_every=250, log_every=25
+    started = time.monotonic()
+    schedule = lambda steps, lr: Schedule(
+        steps=steps, lr=lr, warmup=min(50, steps // 10), ema=0.995, save_every=250, log_every=25
     )
     loss = lambda model, step: _loss(model, groups, look, generator(recipe.seed, step), recipe, device)
-    whole = fit("mover", mover, loss, schedule, out, recipe.stop_after)
+    whole = fit("mover", mover, loss, schedule(recipe.steps, recipe.lr), out, recipe.stop_after)
+    if whole and recipe.decoded:
+        left = None if recipe.stop_after is None else recipe.stop_after - (time.monotonic() - started)
+        loss = lambda model, step: _loss(model, groups, look, generator(recipe.seed, step, 1), recipe, device, codec)
+        whole = fit("mover-decoded", mover, loss, schedule(recipe.decoded, recipe.lr / 2), out, left)
     mover.save_pretrained(out / "mover")
     return whole
 
@@ -142,8 +160,10 @@ def _loss(
     g: torch.Generator,
     recipe: MoverRecipe,
     device: torch.device | str,
+    codec: LatentCodec | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean logarithm of the error over targets, and how many dB it is below the gather's."""
+    """Mean logarithm of the error over targets, through the decoder if a codec is given; and how many dB what a
+    linear look sees of it is below the gather's."""
     losses, gains = [], []
     for _ in range(recipe.batch):
         group = groups[int(torch.randint(len(groups), (), generator=g))]
@@ -163,7 +183,11 @@ def _loss(
             continue
         before = error(gathered, truth, counts, look)[some]
         after = error(moved, truth, counts, look)[some]
-        losses.append((after + FLOOR).log())
+        if codec is None:
+            losses.append((after + FLOOR).log())
+        else:
+            pictures = to_floats(group.colour[rest].to(device))[some]
+            losses.append((decoded_error(codec, moved[some], truth[some], pictures, counts[some]) + FLOOR).log())
         gains.append(10 * ((before + FLOOR).log10() - (after.detach() + FLOOR).log10()))
     if not losses:
         return 0 * sum(p.sum() for p in mover.parameters()), {}
@@ -179,10 +203,31 @@ def error(
     """Squared error per colour of the pixels of the cells that count, as far as a linear look can tell, and a bit of
     that of the latents; other cells are taken for true."""
     off = torch.where(counts[:, None], latents.float() - truth, 0.0)
-    seen = F.conv2d(off, look, padding=1)
-    number = counts.flatten(1).sum(1).clamp(min=1)
-    squared = lambda x: (x.square() * counts[:, None]).mean(1).flatten(1).sum(1) / number
-    return squared(seen) + LATENT * squared(off)
+    return _mean_square(F.conv2d(off, look, padding=1), counts) + LATENT * _mean_square(off, counts)
+
+
+def decoded_error(
+    codec: LatentCodec,
+    latents: Float[Tensor, "v c h w"],
+    truth: Float[Tensor, "v c h w"],
+    pictures: Float32[Tensor, "v 3 H W"],
+    counts: Bool[Tensor, "v h w"],
+) -> Float[Tensor, " v"]:
+    """What `error` estimates: the squared error per colour of the decoded pixels of the cells that count."""
+    off = torch.where(counts[:, None], latents.float() - truth, 0.0)
+    with mixed("cpu"):  # the codec stays where it is
+        shown = codec.decode((truth + off).cpu()[:, None])[:, 0].float().to(off.device)
+    if off.requires_grad and not shown.requires_grad:
+        raise ValueError(
+            f"codec must pass gradients to its latents, {type(codec).__name__} does not: train with decoded=0"
+        )
+    pixels = counts.repeat_interleave(codec.stride, 1).repeat_interleave(codec.stride, 2)
+    return _mean_square(shown - pictures, pixels) + LATENT * _mean_square(off, counts)
+
+
+def _mean_square(off: Float[Tensor, "v c h w"], counts: Bool[Tensor, "v h w"]) -> Float[Tensor, " v"]:
+    """Over channels and the places that count."""
+    return (off.square() * counts[:, None]).mean(1).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
 
 
 def _remembered(

@@ -80,7 +80,6 @@ class TinyFlux2Codec(LatentCodec):
         latents = self.model.encode(images.contiguous(memory_format=torch.channels_last))  # a third faster
         return latents.unflatten(0, frames.shape[:2]) / SPREAD
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f 3 H W"]:
         raw = latents.flatten(0, 1) * SPREAD
         images = self.model.decode(raw.contiguous(memory_format=torch.channels_last))
