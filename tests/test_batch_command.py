@@ -84,10 +84,12 @@ def test_a_job_that_was_killed_half_way_is_done_again_alike(place, capsys):
         (["--batch", "gone.jsonl", "--out", "out"], "--batch cannot be read: gone.jsonl"),
         (["--batch", "empty.jsonl", "--out", "out"], "--batch is empty"),
         (["--batch", "jobs.jsonl", "--out", "out"], "none of 1 jobs could be done; line 1: path is missing"),
+        (["--batch", "other.jsonl", "--out", "out"], "line 1: sed is no option of mirage generate; did you mean seed?"),
     ],
 )
 def test_mistakes_are_one_sentence(words, said, place, capsys):
     write({"image": "photo.png"})
     Path("empty.jsonl").write_text("\n\n")
+    Path("other.jsonl").write_text('{"image": "photo.png", "path": "pan", "sed": 3}\n')
     assert main(["generate", *words]) == 2
     assert said in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -111,11 +112,15 @@ def _job(
         raise ValueError(f"name must be a plain name of a folder, got {name!r}")
     if name in taken:
         raise ValueError(f"name {name} is taken by an earlier line")
-    words, given = ["generate"], []
+    words, given, options = ["generate"], [], vars(arguments).keys() - {"run", "words", "left"}
     for key, value in told.items():
         option = key.replace("_", "-")
         if key == "name":
             continue
+        if key.replace("-", "_") not in options:
+            near = difflib.get_close_matches(key.replace("-", "_"), options, n=1)
+            way = f"did you mean {near[0]}?" if near else "see mirage generate --help"
+            raise ValueError(f"{key} is no option of mirage generate; {way}")
         if key.replace("-", "_") in OWN:
             raise ValueError(f"{key} is for all lines: give it on the command line")
         values = value if isinstance(value, list) and key == "prompt" else [value]

@@ -35,8 +35,7 @@ def read_config(kind: type[T], path: str | Path, changes: Sequence[str] = ()) ->
     try:
         held = yaml.load(path.read_text(), _Strict)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        told = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ValueError(f"{path} cannot be read as YAML: {told}") from None
+        raise ValueError(f"{path} cannot be read as YAML: {_fault(error)}") from None
     if not isinstance(held, dict):
         raise ValueError(f"{path} must hold settings by key, got {_short(held)}")
     for change in changes:
@@ -136,13 +135,24 @@ def differences(old: object, new: object, at: str = "") -> list[str]:
     return [line for key in keys for line in differences(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))]
 
 
+def _fault(error: Exception) -> str:
+    """What is wrong with a file, in a few words, and where."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(getattr(error, "strerror", None) or error).split())
+    problem = "a tab cannot indent: take spaces" if r"'\t'" in error.problem else error.problem
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
 class _Strict(yaml.SafeLoader):
     """Refuses a key that comes twice; PyYAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} comes twice", node.start_mark)
+        twice = [(key, at) for i, (key, (at, _)) in enumerate(zip(keys, node.value, strict=True)) if key in keys[:i]]
+        if twice:
+            key, at = twice[0]
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} comes twice", at.start_mark)
         return super().construct_mapping(node, deep)
 
 

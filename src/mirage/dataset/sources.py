@@ -100,7 +100,10 @@ def survey(source: str, reading: Reading) -> Survey:
     if source.startswith("worlds:"):
         count, _, first = source.removeprefix("worlds:").partition(":")
         if not (count.isdecimal() and 0 < int(count) <= 10**7 and (first or "0").isdecimal() and len(first) < 10):
-            raise ValueError(f"source must be worlds:COUNT or worlds:COUNT:FIRST_SEED, got {source}")
+            raise ValueError(
+                "source must be worlds:COUNT or worlds:COUNT:FIRST_SEED, with COUNT from 1 and seeds from 0 on, as "
+                f"in worlds:64, got {source}"
+            )
         seeds = range(int(first or 0), int(first or 0) + int(count))
         return Survey(found=[Found(kind="world", name=f"world-{seed:06}", number=seed) for seed in seeds])
     path = Path(source)

@@ -1,5 +1,6 @@
 """Any measurement as scenes times rows: in several processes, kept scene by scene, resumed where it was."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -203,7 +204,16 @@ class _Journal:
         self._write(records)
 
     def _write(self, value: object) -> None:
-        with open(self.path, "ab") as file:
-            file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab") as file:
+                file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # no half line stays, and no file of nothing
+                os.truncate(self.path, size) if size else self.path.unlink()
+            raise OSError(
+                f"cannot write {self.path}: {str(error.strerror).lower()}; what was measured before is kept, the same "
+                "command goes on"
+            ) from error
