@@ -252,6 +252,7 @@ def test_hosts_origins_and_sizes(server):
     for origin in ("http://evil.example", "null", "http://localhost:1", f"https://{own}.evil.example"):
         assert status("/api/sessions", begin, origin=origin, **kind) == 403
     assert status("/api/sessions", b" " * (2**20 + 1), **kind) == 413
+    assert status("/api/sessions", b" " * 2**24, **kind) == 413, "told, not cut off while it sends"
     assert status("/api/sessions", b"{", **kind) == 422
     assert status("/static/../server.py") == 404 and status("/static/%2e%2e/server.py") == 404
 
