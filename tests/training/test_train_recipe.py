@@ -1,7 +1,7 @@
 """Training by a recipe: from shards to a model, resumed bit for bit, the same over several processes."""
 
 import random
-import time
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +51,12 @@ def test_the_toy_recipe_trains_from_shards_to_a_model_that_walks(tiny_model, sha
 
 
 def test_a_run_that_is_killed_goes_on_bit_for_bit(tiny_model, shards, undisturbed, tmp_path):
-    recipe, out = recipe_of(tiny_model, shards), tmp_path / "run"
-    curve, step = out / "1-full" / "log.jsonl", random.randint(1, 5)
-    (run,) = start(recipe, out)
-    while run.poll() is None and not (curve.exists() and len(curve.read_text().splitlines()) >= step):
-        time.sleep(0.002)
-    run.kill()
-    run.communicate()
-    assert not (out / "model").exists(), "it was done before it could be killed"
+    recipe, out, step = recipe_of(tiny_model, shards), tmp_path / "run", random.randint(1, 5)
+    (run,) = start(recipe, out, last=step)
+    told = run.communicate()[1]
+    assert run.returncode == -signal.SIGKILL and len(losses(out, "1-full")) == step, told
     train(recipe, out, device="cpu")
-    assert losses(out, "1-full") == undisturbed
+    assert losses(out, "1-full") == undisturbed, f"killed at step {step}"
 
 
 def test_a_run_that_is_stopped_by_the_clock_goes_on_bit_for_bit(tiny_model, shards, undisturbed, tmp_path):

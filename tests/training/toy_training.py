@@ -1,7 +1,9 @@
 """Real shards at toy size for the tests of training, and runs of it in processes of their own."""
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +70,11 @@ def losses(out: Path, stage: str) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines]
 
 
-def start(recipe: Recipe, out: Path, *more: Recipe, processes: int = 1) -> list[subprocess.Popen]:
-    """Train in other processes, which form a group if they are several; each further recipe in OUT-1, OUT-2, ..."""
+def start(recipe: Recipe, out: Path, *more: Recipe, processes: int = 1, last: int = 0) -> list[subprocess.Popen]:
+    """Train in other processes, which form a group if they are several; each further recipe in OUT-1, OUT-2, ...
+
+    With `last`, a process is killed as soon as the line of that step is written.
+    """
     jobs, port = json.dumps([to_plain(r) for r in (recipe, *more)]), str(20_000 + os.getpid() % 20_000)
     started = []
     for rank in range(processes):
@@ -77,11 +82,26 @@ def start(recipe: Recipe, out: Path, *more: Recipe, processes: int = 1) -> list[
         if processes > 1:
             env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_PORT": port}
             env |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-        command = [sys.executable, __file__, jobs, str(out)]
+        command = [sys.executable, __file__, jobs, str(out), str(last)]
         started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
     return started
 
 
+class Killer(logging.Handler):
+    """Kills this process when it tells of a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.word = f" step {step} of "
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.word in record.getMessage():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    if last := int(sys.argv[3]):
+        logging.getLogger("mirage").setLevel(logging.INFO)
+        logging.getLogger("mirage").addHandler(Killer(last))
     for i, told in enumerate(json.loads(sys.argv[1])):
         train(from_plain(Recipe, told), sys.argv[2] + (f"-{i}" if i else ""), device="cpu")
