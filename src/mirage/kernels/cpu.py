@@ -39,12 +39,12 @@ def nearest_index(
     """See `splat_nearest`."""
     k, pose, ranges = array(intrinsics), array(cam_from_world), parts(len(points), GROUP)
     index = torch.empty(len(k), height * width, dtype=torch.int64)
-    columns, boxes = np.empty((3, len(points)), np.float32), np.empty((6, -(-len(points) // GROUP)), np.float32)
-    index_, points_ = index.numpy(), array(points)
+    columns, boxes = array(points.T), np.empty((6, -(-len(points) // GROUP)), np.float32)
+    index_ = index.numpy()
 
     def part(number: int) -> None:
         some = ranges[number]
-        _boxes(points_[some], columns[:, some], boxes[:, some.start // GROUP : -(-some.stop // GROUP)])
+        _boxes(columns, boxes, some.start // GROUP, -(-some.stop // GROUP))
 
     def view(v: int) -> None:
         _nearest(columns, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
@@ -61,16 +61,14 @@ def rows(features: Float[Tensor, "n c"], index: Int64[Tensor, " m"]) -> Float[Te
 
 
 @jit
-def _boxes(points, columns, boxes):
-    """Points by coordinate; middle and half extent of each group of them."""
+def _boxes(columns, boxes, first, last):
+    """Middle and half extent of some groups of points."""
     for axis in range(3):
-        for i in range(len(points)):
-            columns[axis, i] = points[i, axis]
-        for group in range(boxes.shape[1]):
+        column = columns[axis]
+        for group in range(first, last):
             low, high = INF, -INF
-            for i in range(group * GROUP, min((group + 1) * GROUP, len(points))):
-                value = columns[axis, i]
-                low, high = min(low, value), max(high, value)
+            for value in column[group * GROUP : (group + 1) * GROUP]:
+                low, high = value if value < low else low, value if value > high else high
             boxes[axis, group], boxes[3 + axis, group] = HALF * (low + high), HALF * (high - low)
 
 
@@ -256,23 +254,23 @@ def surfel_points(
     matrix: Float32[Tensor, "s 3 3"],
     center: Float32[Tensor, "s 3"],
 ) -> Float32[Tensor, "n 3"]:
-    """See `surfel_points`."""
+    """See `surfel_points`; a coordinate after the other in memory, as `nearest_index` wants them."""
     if len(plane) < compiled.SMALL:
         return reference.surfel_points(plane, cell, source, width, matrix, center)
-    out, which = torch.empty(len(plane), 3), parts(len(plane))
+    out, which = torch.empty(3, len(plane)), parts(len(plane))
     given = array(plane), array(cell, torch.int32), array(source, torch.int32)
     out_, matrix_, center_ = out.numpy(), array(matrix), array(center)
 
     def part(number: int) -> None:
         some = which[number]
-        _points(*(value[some] for value in given), np.int32(width), matrix_, center_, out_[some])
+        _points(*(value[some] for value in given), np.int32(width), matrix_, center_, *(axis[some] for axis in out_))
 
     each(len(which), len(plane), part)
-    return out
+    return out.T
 
 
 @jit
-def _points(plane, cell, source, width, matrix, center, out):
+def _points(plane, cell, source, width, matrix, center, xs, ys, zs):
     """World points of the centres of cells, run by run of one source."""
     first, across = 0, 1.0 / width
     while first < len(cell):
@@ -286,9 +284,9 @@ def _points(plane, cell, source, width, matrix, center, out):
         for e in range(first, last):
             row = np.int32((cell[e] + 0.5) * across)
             x, y, inverse = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF, plane[e, 0]
-            out[e, 0] = ((m00 * x + m01 * y) + m02) / inverse + c0
-            out[e, 1] = ((m10 * x + m11 * y) + m12) / inverse + c1
-            out[e, 2] = ((m20 * x + m21 * y) + m22) / inverse + c2
+            xs[e] = ((m00 * x + m01 * y) + m02) / inverse + c0
+            ys[e] = ((m10 * x + m11 * y) + m12) / inverse + c1
+            zs[e] = ((m20 * x + m21 * y) + m22) / inverse + c2
         first = last
 
 

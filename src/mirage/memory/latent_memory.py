@@ -173,11 +173,11 @@ class LatentMemory(Memory):
                 width,
                 near=self.surfels.near,
             )
-            shown = points.new_zeros(*index.shape, 3)
+            depth = torch.zeros(index.shape, device=points.device)
             if len(points):
-                shown = points.index_select(0, index.clamp(min=0).flatten()).view(shown.shape)
-            ahead, back = camera.cam_from_world[:, 2, None, None, :3], camera.cam_from_world[:, 2, 3, None, None]
-            depth = torch.where(index >= 0, (shown * ahead).sum(-1) + back, 0.0)
+                x, y, z = (axis[index.clamp(min=0)] for axis in points.unbind(1))
+                right, down, ahead, back = camera.cam_from_world[:, 2, :, None, None].unbind(1)
+                depth = torch.where(index >= 0, ((right * x + down * y) + ahead * z) + back, 0.0)
             unmoved = torch.zeros_like(index, dtype=torch.bool)  # this read does not know where in a cell it is
         visible = index >= 0
         observed = self.surfels.shows_first(index)

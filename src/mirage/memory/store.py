@@ -241,7 +241,7 @@ class Surfels:
         )
         return values.unflatten(0, hits.index.shape).permute(0, 3, 1, 2)
 
-    @property
+    @cached_property
     def near(self) -> float:
         """Least depth that is drawn, in world units: it goes with the scale of the world."""
         return NEAR / max(float(self.plane[:, 0].max()), 1e-30) if len(self) else NEAR
