@@ -70,21 +70,15 @@ def losses(out: Path, stage: str) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines]
 
 
-def start(recipe: Recipe, out: Path, *more: Recipe, processes: int = 1, last: int = 0) -> list[subprocess.Popen]:
-    """Train in other processes, which form a group if they are several; each further recipe in OUT-1, OUT-2, ...
+def start(recipe: Recipe, out: Path, *more: Recipe, processes: int = 1, last: int = 0) -> subprocess.CompletedProcess:
+    """Train in another process, or in a group of several; each further recipe in OUT-1, OUT-2, ...
 
     With `last`, a process is killed as soon as the line of that step is written.
     """
-    jobs, port = json.dumps([to_plain(r) for r in (recipe, *more)]), str(20_000 + os.getpid() % 20_000)
-    started = []
-    for rank in range(processes):
-        env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-        if processes > 1:
-            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_PORT": port}
-            env |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-        command = [sys.executable, __file__, jobs, str(out), str(last)]
-        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    return started
+    jobs = json.dumps([to_plain(r) for r in (recipe, *more)])
+    command = [sys.executable, __file__, jobs, str(out), str(processes), str(last)]
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
 class Killer(logging.Handler):
@@ -99,9 +93,38 @@ class Killer(logging.Handler):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    if last := int(sys.argv[3]):
+def work(jobs: str, out: str, last: int) -> None:
+    if last:
         logging.getLogger("mirage").setLevel(logging.INFO)
         logging.getLogger("mirage").addHandler(Killer(last))
-    for i, told in enumerate(json.loads(sys.argv[1])):
-        train(from_plain(Recipe, told), sys.argv[2] + (f"-{i}" if i else ""), device="cpu")
+    for i, told in enumerate(json.loads(jobs)):
+        train(from_plain(Recipe, told), out + (f"-{i}" if i else ""), device="cpu")
+
+
+def lead(processes: int, jobs: str, out: str, last: int) -> int:
+    """Fork the processes of a group: all was imported, nothing was computed yet. The first that fails ends all."""
+    os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 20_000)}
+    group = set()
+    for rank in range(processes):
+        if (child := os.fork()) == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            work(jobs, out, last)
+            sys.exit()
+        group.add(child)
+    worst = 0
+    while group:
+        child, status = os.wait()
+        group.discard(child)
+        if status:
+            worst = 1
+            for other in group:
+                os.kill(other, signal.SIGKILL)
+    return worst
+
+
+if __name__ == "__main__":
+    _, jobs, out, processes, last = sys.argv
+    if int(processes) > 1:
+        sys.exit(lead(int(processes), jobs, out, int(last)))
+    work(jobs, out, int(last))
