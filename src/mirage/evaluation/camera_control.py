@@ -4,8 +4,7 @@ The measure is measured first: the true frames themselves are put through the sa
 stands in every table as the noise floor. A video that stands still stands beside it: what a wrong path looks like.
 """
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,11 @@ from mirage.camera.cameras import Cameras
 from mirage.camera.trajectory import measure_motion
 from mirage.evaluation import metrics, pose
 from mirage.evaluation.bench.tables import Table
-from mirage.evaluation.page import Picture, markdown, write_page
-from mirage.evaluation.report import INTERVALS, Panel, draw, rows_table, scenes_table, summarise
+from mirage.evaluation.report import INTERVALS, Panel, rows_table, scenes_table
 from mirage.evaluation.rows import roll_out
-from mirage.evaluation.sources import kind_of
 from mirage.evaluation.study import load_model
-from mirage.evaluation.task import Clips, Place, begin, carry_out, clip_places, clip_walk, films, scaled, show, where
+from mirage.evaluation.task import Clips, Place, Task, clip_walk, scaled, show, where
 from mirage.evaluation.worlds import Walk
-from mirage.video.io import write_json
 
 EVERY = 3  # frames between those that are looked at: those between latent frames too
 GAP = 15  # frames between two whose motion is estimated: the shorter the way, the less it tells
@@ -193,58 +189,6 @@ def measure_scene(
     return records
 
 
-def evaluate(
-    config: CameraControl,
-    out: str | os.PathLike,
-    *,
-    processes: int = 2,
-    on_scene: Callable[[int, int], None] | None = None,
-    command: str = "",
-) -> dict:
-    """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
-
-    Args:
-        config: What to measure.
-        out: Folder of the results; made if missing.
-        processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
-        on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
-        command: What the page shall say that it was made by.
-
-    Returns:
-        What `results.json` holds.
-
-    Raises:
-        ValueError: If there is no such model or source, or the folder holds other results.
-    """
-    out = Path(out)
-    kind = kind_of(config.sources, ("worlds", "recordings"))
-    config, pipeline = begin(config)
-    places = clip_places(config, kind, pipeline)
-    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
-    about, records = carry_out("camera", config, kind, places, measure_scene, out, **run_with)
-    results = {
-        **about,
-        "estimator": pose.estimator(),
-        **summarise(records),
-        "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
-    }
-    write_json(out / "results.json", results)
-    draw(out / "curves.png", _panels(results))
-    write_page(
-        out,
-        title="Camera control: does the video follow the path?",
-        lead="The video is held to the true frames of the commanded path by optical flow, and to the path itself by "
-        "the pose that is estimated from each frame. The floor is what the same measure makes of the true frames.",
-        tables=tables(results),
-        command=command,
-        hardware=results["hardware"],
-        pictures=[Picture(path="curves.png", caption="Errors along the path")],
-        films=films(out, results, tuple(places)),
-        settings=used(),
-    )
-    return results
-
-
 def used() -> list[tuple[str, str, str]]:
     """What computes the figures, for a report."""
     said = (
@@ -271,18 +215,6 @@ def tables(results: dict) -> list[Table]:
     return found
 
 
-def format_table(results: dict) -> str:
-    """The tables in Markdown.
-
-    Args:
-        results: What `evaluate` returned, or `results.json` holds.
-
-    Returns:
-        Markdown.
-    """
-    return markdown(tables(results), used())
-
-
 def _panels(results: dict) -> list[Panel]:
     titles = {"flow": "flow, px", "turn": "turn, degrees", "place": "place, hundredths of a unit"}
     place = lambda of: [EVERY * (i + 1) for i in range(len(of["mean"]))]
@@ -295,3 +227,19 @@ def _panels(results: dict) -> list[Panel]:
         )
         for name, title in titles.items()
     ]
+
+
+evaluate = Task(
+    name="camera",
+    title="Camera control: does the video follow the path?",
+    lead=lambda config: (
+        "The video is held to the true frames of the commanded path by optical flow, and to the path itself by the "
+        "pose that is estimated from each frame. The floor is what the same measure makes of the true frames."
+    ),
+    caption="Errors along the path",
+    measure=measure_scene,
+    tables=tables,
+    panels=_panels,
+    used=used,
+)
+format_table = evaluate.format_table

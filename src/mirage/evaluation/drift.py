@@ -4,8 +4,8 @@ The walk A-B-A is gone again and again, one chunk per leg, so that each chunk en
 differs then is what has drifted. Or the walk goes on to new places (`path="walk"`), where no return helps.
 """
 
-import os
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,14 +16,12 @@ from jaxtyping import Bool, UInt8
 
 from mirage.evaluation import metrics
 from mirage.evaluation.bench.tables import Table
-from mirage.evaluation.page import Picture, markdown, write_page
-from mirage.evaluation.report import INTERVALS, Panel, cell, draw, summarise
+from mirage.evaluation.report import INTERVALS, Panel, cell
 from mirage.evaluation.rows import TITLES, roll_out
 from mirage.evaluation.study import load_model
-from mirage.evaluation.task import Place, Settings, begin, carry_out, films, show
+from mirage.evaluation.task import Place, Settings, Task, show
 from mirage.evaluation.worlds import Walk, make_walk
 from mirage.rollout import ChunkResult
-from mirage.video.io import write_json
 
 FIGURES = {
     "observed_psnr": "return to observed, dB",
@@ -180,54 +178,6 @@ def measure_scene(config: Drift, places: dict[str, Place], scene: str, rows: tup
     return records
 
 
-def evaluate(
-    config: Drift,
-    out: str | os.PathLike,
-    *,
-    processes: int = 2,
-    on_scene: Callable[[int, int], None] | None = None,
-    command: str = "",
-) -> dict:
-    """Measure all rows of all worlds, and write `results.json`, `table.md` and the page, `report.html`.
-
-    Args:
-        config: What to measure.
-        out: Folder of the results; made if missing.
-        processes: Worlds that are measured at a time, with one thread each; 1 stays in this process.
-        on_scene: Called with the numbers of worlds that are done and wanted, at the start and after each.
-        command: What the page shall say that it was made by.
-
-    Returns:
-        What `results.json` holds.
-
-    Raises:
-        ValueError: If there is no such model, or the folder holds other results.
-    """
-    out = Path(out)
-    config, pipeline = begin(config)
-    places: dict[str, Place] = {f"world-{seed}": seed for seed in config.seeds}
-    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
-    about, records = carry_out("drift", config, "worlds", places, measure_scene, out, **run_with)
-    results = {**about, "chunk_frames": pipeline.config.chunk_frames, **summarise(records)}
-    write_json(out / "results.json", results)
-    draw(out / "curves.png", _panels(results))
-    write_page(
-        out,
-        title="Drift: what is left after many chunks?",
-        lead="Each chunk is imagined from what the chunks before have left. The walk goes between two places again and "
-        "again, so that what differs from the visit before is what has drifted."
-        if config.path == "loop"
-        else "Each chunk is imagined from what the chunks before have left. The walk goes on and on.",
-        tables=tables(results),
-        command=command,
-        hardware=results["hardware"],
-        pictures=[Picture(path="curves.png", caption="Figures chunk by chunk")],
-        films=films(out, results, tuple(places)),
-        settings=metrics.used("psnr", "flow", "detail"),
-    )
-    return results
-
-
 def tables(results: dict) -> list[Table]:
     """One table per figure: rows, and numbers of chunks.
 
@@ -263,18 +213,6 @@ def _point(curve: dict, chunks: int) -> dict:
     return {key: curve[key][chunks - 1] for key in ("mean", "low", "high")}
 
 
-def format_table(results: dict) -> str:
-    """The tables in Markdown.
-
-    Args:
-        results: What `evaluate` returned, or `results.json` holds.
-
-    Returns:
-        Markdown.
-    """
-    return markdown(tables(results), metrics.used("psnr", "flow", "detail"))
-
-
 def _panels(results: dict) -> list[Panel]:
     panels = []
     for figure, title in FIGURES.items():
@@ -287,3 +225,23 @@ def _panels(results: dict) -> list[Panel]:
         if series:
             panels.append(Panel(title=title, x="chunks", y="", series=series))
     return panels
+
+
+evaluate = Task(
+    name="drift",
+    title="Drift: what is left after many chunks?",
+    lead=lambda config: (
+        "Each chunk is imagined from what the chunks before have left. The walk goes "
+        + (
+            "between two places again and again, so that what differs from the visit before is what has drifted."
+            if config.path == "loop"
+            else "on and on."
+        )
+    ),
+    caption="Figures chunk by chunk",
+    measure=measure_scene,
+    tables=tables,
+    panels=_panels,
+    used=functools.partial(metrics.used, "psnr", "flow", "detail"),
+)
+format_table = evaluate.format_table

@@ -4,9 +4,9 @@ What the first frame shows can be known and is graded by nearness to the truth; 
 imagined, and is a matter of taste. So all figures are given for both apart, where depth tells them apart.
 """
 
-import os
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,33 +16,25 @@ from jaxtyping import UInt8
 from mirage.evaluation import metrics
 from mirage.evaluation.bench.tables import Table
 from mirage.evaluation.closed_loop import curves
-from mirage.evaluation.page import Picture, markdown, write_page
 from mirage.evaluation.report import (
     INTERVALS,
     Panel,
     differences_table,
-    draw,
     rows_table,
     scenes_table,
-    summarise,
 )
 from mirage.evaluation.rows import roll_out
-from mirage.evaluation.sources import kind_of
 from mirage.evaluation.study import load_model
 from mirage.evaluation.task import (
     Clips,
     Place,
-    begin,
-    carry_out,
-    clip_places,
+    Task,
     clip_walk,
-    films,
     scaled,
     show,
     where,
 )
 from mirage.evaluation.worlds import Walk
-from mirage.video.io import write_json
 
 USED = ("psnr", "ssim", "lpips", "detail")
 COLUMNS = (
@@ -129,57 +121,6 @@ def measure_scene(
     return records
 
 
-def evaluate(
-    config: NovelView,
-    out: str | os.PathLike,
-    *,
-    processes: int = 2,
-    on_scene: Callable[[int, int], None] | None = None,
-    command: str = "",
-) -> dict:
-    """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
-
-    Args:
-        config: What to measure.
-        out: Folder of the results; made if missing.
-        processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
-        on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
-        command: What the page shall say that it was made by.
-
-    Returns:
-        What `results.json` holds.
-
-    Raises:
-        ValueError: If there is no such model or source, or the folder holds other results.
-    """
-    out = Path(out)
-    kind = kind_of(config.sources, ("worlds", "recordings"))
-    config, pipeline = begin(config)
-    places = clip_places(config, kind, pipeline)
-    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
-    about, records = carry_out("novel-view", config, kind, places, measure_scene, out, **run_with)
-    results = {
-        **about,
-        **summarise(records, differences=[figure for _, figure in DIFFERENCES if figure in records[0]]),
-        "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
-    }
-    write_json(out / "results.json", results)
-    draw(out / "curves.png", _panels(results))
-    write_page(
-        out,
-        title="Novel views: how near to the truth?",
-        lead="The first frame and the true path go in; the video is held to the true one. What the first frame shows "
-        "can be known, what it does not show can only be imagined.",
-        tables=tables(results),
-        command=command,
-        hardware=results["hardware"],
-        pictures=[Picture(path="curves.png", caption="PSNR against the truth, frame by frame")],
-        films=films(out, results, tuple(places)),
-        settings=metrics.used(*USED),
-    )
-    return results
-
-
 def tables(results: dict) -> list[Table]:
     """The tables of some results.
 
@@ -201,18 +142,6 @@ def tables(results: dict) -> list[Table]:
     return found
 
 
-def format_table(results: dict) -> str:
-    """The tables in Markdown.
-
-    Args:
-        results: What `evaluate` returned, or `results.json` holds.
-
-    Returns:
-        Markdown.
-    """
-    return markdown(tables(results), metrics.used(*USED))
-
-
 def _panels(results: dict) -> Sequence[Panel]:
     titles = {"all": "all pixels", "seen": "seen in the input", "unseen": "not in the input"}
     regions = [name for name in titles if name in next(iter(results["curves"].values()))]
@@ -228,3 +157,20 @@ def _panels(results: dict) -> Sequence[Panel]:
         )
         for region in regions
     ]
+
+
+evaluate = Task(
+    name="novel-view",
+    title="Novel views: how near to the truth?",
+    lead=lambda config: (
+        "The first frame and the true path go in; the video is held to the true one. What the first frame shows can be "
+        "known, what it does not show can only be imagined."
+    ),
+    caption="PSNR against the truth, frame by frame",
+    measure=measure_scene,
+    tables=tables,
+    panels=_panels,
+    used=functools.partial(metrics.used, *USED),
+    differences=tuple(figure for _, figure in DIFFERENCES),
+)
+format_table = evaluate.format_table

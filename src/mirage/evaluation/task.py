@@ -1,6 +1,7 @@
 """What all tasks share: their settings, the scenes that they are measured on, and how a run of one goes."""
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from mirage.evaluation.page import Film, film, write_film
+from mirage.evaluation.bench.tables import Table
+from mirage.evaluation.page import Film, Picture, film, markdown, write_film, write_page
 from mirage.evaluation.pose import match_scale
-from mirage.evaluation.report import hardware
+from mirage.evaluation.report import Panel, draw, hardware, summarise
 from mirage.evaluation.rows import CONTROLS, MEMORIES, TITLES
-from mirage.evaluation.sources import Cut, Kind, clips, cut_walk
+from mirage.evaluation.sources import Cut, Kind, clips, cut_walk, kind_of
 from mirage.evaluation.study import Study, fingerprint, load_model, run
 from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
 from mirage.pipeline import MiragePipeline
+from mirage.video.io import write_json
 
 Depth = Literal["known", "head"]
 Place = int | Cut | Path  # the seed of a world, frames of a recording, a picture
@@ -113,7 +116,7 @@ def begin(config: Config) -> tuple[Config, MiragePipeline]:
     return replace(config, steps=config.steps or pipeline.config.num_inference_steps), pipeline
 
 
-def clip_places(config: Clips, kind: Kind, pipeline: MiragePipeline) -> dict[str, Place]:
+def clip_places(config: Settings, kind: Kind, pipeline: MiragePipeline) -> dict[str, Place]:
     """The scenes of a task that holds videos to the truth.
 
     Args:
@@ -166,7 +169,7 @@ def scaled(results: dict) -> str:
     Returns:
         Words; none if no path was.
     """
-    told = [r["scale_features"] for r in results["records"] if "scale_features" in r]
+    told = {r["scene"]: r["scale_features"] for r in results["records"] if "scale_features" in r}.values()
     if not told:
         return ""
     return (
@@ -219,6 +222,92 @@ def carry_out(
     records = run(study, out, processes=processes, on_scene=on_scene, left_out=left_out)
     about = {"task": task, "on": kind, **asdict(config), "weights": settings["weights"], "left_out": left_out}
     return about | {"hardware": hardware(), "command": command}, records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What tells one task from another; called with its settings, it is carried out."""
+
+    name: str
+    title: str
+    """Of its page."""
+    lead: Callable[[Settings], str]
+    """What its page says first."""
+    caption: str
+    """Of its curves."""
+    measure: Callable[..., list[dict]]
+    """Called with settings, places, scene, rows and folder: one record per row."""
+    tables: Callable[[dict], list[Table]]
+    """Of its results."""
+    panels: Callable[[dict], Sequence[Panel]]
+    """Its curves."""
+    used: Callable[[], list[tuple[str, str, str]]]
+    """What computes its figures."""
+    differences: tuple[str, ...] = ()
+    """Figures whose differences between rows are told."""
+
+    def __call__(
+        self,
+        config: Settings,
+        out: str | os.PathLike,
+        *,
+        processes: int = 2,
+        on_scene: Callable[[int, int], None] | None = None,
+        command: str = "",
+    ) -> dict:
+        """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
+
+        It may be interrupted at any time, see `mirage.evaluation.study.run`.
+
+        Args:
+            config: What to measure.
+            out: Folder of the results; made if missing.
+            processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
+            on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
+            command: What the page shall say that it was made by.
+
+        Returns:
+            What `results.json` holds.
+
+        Raises:
+            ValueError: If there is no such model or source, or the folder holds other results.
+        """
+        out, kind = Path(out), kind_of(config.sources, ("worlds", "recordings"))
+        config, pipeline = begin(config)
+        places = clip_places(config, kind, pipeline)
+        run_with = {"processes": processes, "on_scene": on_scene, "command": command}
+        about, records = carry_out(self.name, config, kind, places, self.measure, out, **run_with)
+        results = {
+            **about,
+            "chunk_frames": pipeline.config.chunk_frames,
+            **summarise(records, differences=[figure for figure in self.differences if figure in records[0]]),
+            "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
+        }
+        write_json(out / "results.json", results)
+        draw(out / "curves.png", self.panels(results))
+        write_page(
+            out,
+            title=self.title,
+            lead=self.lead(config),
+            tables=self.tables(results),
+            command=command,
+            hardware=results["hardware"],
+            pictures=[Picture(path="curves.png", caption=self.caption)],
+            films=films(out, results, tuple(places)),
+            settings=self.used(),
+        )
+        return results
+
+    def format_table(self, results: dict) -> str:
+        """The tables of some results in Markdown.
+
+        Args:
+            results: What a call returned, or `results.json` holds.
+
+        Returns:
+            Markdown.
+        """
+        return markdown(self.tables(results), self.used())
 
 
 def show(out: Path, scene: str, row: str, video: UInt8[np.ndarray, "f h w 3"]) -> None:
