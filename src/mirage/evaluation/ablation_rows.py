@@ -52,6 +52,9 @@ class Around(Memory):
     def read(self, cameras: Cameras) -> MemoryRead:
         return self.inner.read(cameras)
 
+    def read_video(self, cameras: Cameras, temporal_stride: int) -> MemoryRead:
+        return self.inner.read_video(cameras, temporal_stride)
+
     def update(
         self,
         latents: Float[Tensor, "v c h w"],
@@ -148,15 +151,23 @@ class OtherMask(Around):
         return cls(LatentMemory.from_view(*view, **options), known)
 
     def read(self, cameras: Cameras) -> MemoryRead:
-        read = super().read(cameras)
+        return self._told(super().read(cameras))
+
+    def read_video(self, cameras: Cameras, temporal_stride: int) -> MemoryRead:
+        return self._told(super().read_video(cameras, temporal_stride))
+
+    def _told(self, read: MemoryRead) -> MemoryRead:
         return replace(read, visible=torch.full_like(read.visible, self.known))
 
 
-class PixelLatents(Memory):
+class PixelLatents(Around):
     """Latents spread over the pixels of their cells, remembered pixel by pixel, and averaged over cells when read."""
 
     def __init__(self, inner: LatentMemory, stride: int):
-        self.inner, self.stride = inner, stride
+        super().__init__(inner)
+        self.stride = stride
+
+    read_video = Memory.read_video  # as `read` has it, not as what is inside
 
     @classmethod
     def from_view(
@@ -174,7 +185,7 @@ class PixelLatents(Memory):
 
     def read(self, cameras: Cameras) -> MemoryRead:
         """Cells are known if more than half of their pixels are."""
-        pixels = self.inner.read(cameras)
+        pixels = super().read(cameras)
         pool = lambda x: F.avg_pool2d(x[None].float(), self.stride)[0]
         share = pool(pixels.visible)
         visible = share > 0.5
@@ -197,17 +208,8 @@ class PixelLatents(Memory):
         frames: Float[Tensor, "v 3 Y X"] | None = None,
         keep: Bool[Tensor, "v H W"] | None = None,
     ) -> UpdateReport:
-        self.inner = copy.copy(self.inner)
         wide, depth, keep = at_pixels(latents, depth, cameras, keep)
-        return self.inner.update(wide, depth, cameras, keep=keep)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what is inside."""
-        return self.inner.nbytes
-
-    def __len__(self) -> int:
-        return len(self.inner)
+        return super().update(wide, depth, cameras, keep=keep)
 
 
 def at_pixels(
