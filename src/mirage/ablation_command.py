@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-GIVEN = ("full", "colour", "pixels", "none", "memory-only", "autoencoder", "nearest-token", "nearest-corner")
+GIVEN = ("full", "colour", "pixels", "none", "mover", "memory-only", "autoencoder", "nearest-token", "nearest-corner")
 GIVEN += ("mask-ones", "mask-zeros", "exact", "head", "noisy-0.05", "noisy-0.2")
 GIVEN += tuple(
     f"holes-{read}{how}" for read in ("", "token-") for how in ("ours", "bilinear", "nearest", "area", "median")

@@ -238,7 +238,10 @@ def read_first(
     if row.holes:
         depth = punch(depth[0], row.holes, walk.seed)[None]
     first = pipeline.codec.encode(picture[None])[0]
-    make = {"latent": LatentMemory.from_view, "colour": functools.partial(ColourMemory.from_view, codec=pipeline.codec)}
+    make = {
+        "latent": functools.partial(LatentMemory.from_view, mover=pipeline.mover),
+        "colour": functools.partial(ColourMemory.from_view, codec=pipeline.codec),
+    }
     make = row.memory if callable(row.memory) else make[row.memory]
     if row.first == "head":
         depth = LatentDepth(pipeline.depth_head).estimate(picture, first, walk.cameras[:1])

@@ -27,8 +27,8 @@ class Row:
     """As the table calls it."""
     group: str
     """Which table it is in."""
-    memory: str | Callable[..., Memory] = "latent"
-    """As `MiragePipeline` takes it, or a control."""
+    memory: str | Callable[..., Memory] = LatentMemory.from_view
+    """As `MiragePipeline` takes it, or a control; unless it is "latent" without the model's mover, as in the paper."""
     first: Literal["known", "head"] = "known"
     """Depth of the input picture."""
     later: Literal["head", "true"] = "head"
@@ -312,6 +312,7 @@ STILL = {  # rows that are measured in still worlds; the first is the method
     "colour": Row(title="a cloud of colours", group="memory", memory="colour", paper="67.71"),
     "pixels": Row(title="latents spread over pixels", group="memory", memory=PixelLatents.from_view, paper="60.85"),
     "none": Row(title="no memory", group="memory", memory="none"),
+    "mover": Row(title="latents, gathered, mended by the model's mover", group="memory", memory="latent"),
     "memory-only": Row(title="*control:* memory only", group="memory", memory="memory-only"),
     "autoencoder": Row(title="*control:* autoencoder", group="memory", memory="autoencoder"),
     "nearest-token": Row(title="nearest token", group="read", memory=_nearest),
@@ -348,7 +349,7 @@ MOVING = {  # rows that are measured in worlds with movers
     "unfiltered-nearest": Row(title="nearest token, all written (Eq. 6)", group="movers", memory=_nearest),
 }
 TRAINED = {  # rows whose model is trained; the first is what the others are compared with
-    "two-stage": Row(title="two stages: branch, then adapter", group="training", paper="70.36"),
-    "joint": Row(title="one stage: both at once", group="training", paper="63.18"),
-    "quiet": Row(title="two stages, no noise on preceding frames", group="training"),
+    "two-stage": Row(title="two stages: branch, then adapter", group="training", memory="latent", paper="70.36"),
+    "joint": Row(title="one stage: both at once", group="training", memory="latent", paper="63.18"),
+    "quiet": Row(title="two stages, no noise on preceding frames", group="training", memory="latent"),
 }
