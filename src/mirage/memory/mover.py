@@ -79,7 +79,6 @@ class LatentMover(nn.Module):
             nn.Conv2d(width, inner, 1),
             nn.PixelShuffle(split),
         )
-        self.close = nn.PixelUnshuffle(split)
         self.contract = nn.Sequential(
             nn.Conv2d(inner + channels + 2 * split**2 + 4, width, 1),
             nn.SiLU(),
@@ -110,16 +109,22 @@ class LatentMover(nn.Module):
         to = next(self.parameters())
         carried = carry(surfels, hits, cameras, self.split)
         opened = self._opened(surfels, carried)
-        chosen, place = carried.chosen.flatten(), carried.place.flatten(0, 2)
-        size = len(carried.plane) // max(1, len(carried.sources))
-        cell = torch.arange(len(carried.plane), device=place.device)
+        split, (views, height, width) = self.split, hits.index.shape
+        by_cell = lambda x: x.unflatten(2, (width, split)).unflatten(1, (height, split)).transpose(2, 3)
+        size = max(1, len(carried.plane) // max(1, len(carried.sources)))
+        cell = torch.arange(len(carried.plane), device=gathered.device)
         moved = ops.gather(
-            opened, carried.plane, cell % max(1, size), cell // max(1, size), carried.lookup, chosen, place,
-            tolerance=TOLERANCE,
+            opened, carried.plane, cell % size, cell // size, carried.lookup, by_cell(carried.chosen).flatten(),
+            by_cell(carried.place).flatten(0, 4), tolerance=TOLERANCE,
         )  # fmt: skip
-        moved = moved.unflatten(0, carried.chosen.shape).movedim(-1, 1)
-        told = torch.cat([self.close(moved).to(to), gathered.to(to), carried.clues.to(to)], 1)
-        change = self.contract(told)
+        # The first layer in two parts: that of the sub-cells is a product with rows that lie as they were gathered.
+        moved = moved.to(to).view(views * height * width, -1)
+        inner, first = moved.shape[1], self.contract[0]
+        weight = first.weight[:, :inner, 0, 0].unflatten(1, (-1, split**2)).transpose(1, 2).flatten(1)
+        told = torch.cat([gathered.to(to), carried.clues.to(to)], 1)
+        told = F.conv2d(told, first.weight[:, inner:], first.bias)
+        moved = (moved @ weight.T).view(views, height, width, -1).movedim(-1, 1)
+        change = self.contract[1:](moved + told)
         mend = ((hits.index >= 0) & ~hits.unmoved)[:, None]
         return torch.where(mend, (gathered.to(to) + change).to(gathered.dtype), gathered)
 
@@ -197,48 +202,53 @@ def carry(surfels: Surfels, hits: Hits, cameras: Cameras, split: int) -> Carried
     device = fine.index.device
     found = fine.index >= 0
     # The source views in sight, in their own numbering.
-    if len(surfels):
-        sources, number = surfels.source[fine.index.clamp(min=0)].long()[found].unique(return_inverse=True)
-    else:
-        sources, number = (
-            torch.zeros(0, dtype=torch.int64, device=device),
-            torch.zeros(0, dtype=torch.int64, device=device),
-        )
+    index = fine.index.flatten().clamp(min=0)
+    source = surfels.source[index] if len(surfels) else index
+    used = torch.zeros(len(surfels.name) + 1, dtype=torch.bool, device=device)
+    used[torch.where(found.flatten(), source, len(surfels.name))] = True
+    sources, number = used[:-1].nonzero()[:, 0], (used.cumsum(0) - 1)[source]
     element = surfels.lookup[sources].long()
-    grid = element.repeat_interleave(split, 1).repeat_interleave(split, 2)
+    larger = lambda x: x.repeat_interleave(split, 1).repeat_interleave(split, 2)
+    grid = larger(element)
     rows, cols = grid.shape[1:]
     step = (torch.arange(split, device=device) + 0.5) / split - 0.5
     dx, dy = step.repeat(cols // split), step.repeat(rows // split)[:, None]
-    plane = torch.where((grid >= 0)[..., None], surfels.plane[grid.clamp(min=0)], 0.0) if len(surfels) else (
-        torch.zeros(*grid.shape, 3, device=device))  # fmt: skip
-    inverse = (plane[..., 0] + plane[..., 1] * dx) + plane[..., 2] * dy
-    plane = torch.stack([inverse, plane[..., 1] / split, plane[..., 2] / split], -1).flatten(0, 2)
+    plane = torch.where((element >= 0)[..., None], surfels.plane[element.clamp(min=0)], 0.0) if len(surfels) else (
+        torch.zeros(*element.shape, 3, device=device))  # fmt: skip
+    level, along_x, along_y = (larger(x) for x in plane.unbind(-1))
+    inverse = (level + along_x * dx) + along_y * dy
+    plane = torch.stack([inverse, along_x / split, along_y / split], -1).flatten(0, 2)
     lookup = torch.where(grid >= 0, torch.arange(grid.numel(), device=device).view(grid.shape), -1)
 
-    # The sub-cell under each hit, if it is of the same surface, else the nearest one of the element that was hit.
-    index, place = fine.index[found], fine.place[found] * split
-    center = surfels.center[index] * split
-    half = (split - 1) / 2
-    own = torch.minimum(torch.maximum(place.floor() + 0.5, center - half), center + half)
-    under = torch.stack([place[:, 0].clamp(0.5, cols - 0.5), place[:, 1].clamp(0.5, rows - 0.5)], -1).floor()
-    at = lambda where: lookup[number, where[:, 1].long(), where[:, 0].long()]
-    mine, other = at(own), at(under)
-    offset = place - own
-    truth = (plane[mine] * torch.cat([torch.ones_like(offset[:, :1]), offset], 1)).sum(1)
-    offset = place - (under + 0.5)
-    theirs = (plane[other.clamp(min=0)] * torch.cat([torch.ones_like(offset[:, :1]), offset], 1)).sum(1)
-    same = (other >= 0) & ((theirs - truth).abs() <= TOLERANCE * truth)
-    chosen = torch.full(fine.index.shape, -1, dtype=torch.int64, device=device)
-    chosen[found] = torch.where(same, other, mine)
-    middle = torch.where(same[:, None], under + 0.5, own)
-    places = torch.zeros_like(fine.place)
-    places[found] = torch.minimum(torch.maximum(place, middle - 0.999), middle + 0.999)
+    # The nearest sub-cell of the element that was hit; where another one lies under the hit and is of the same surface,
+    # that one.
+    x, y = (side.contiguous() for side in (fine.place.flatten(0, 2) * split).unbind(-1))
+    cell = surfels.cell[index] if len(surfels) else index
+    left, top = ((side * split).float() for side in (cell % (cols // split), cell // (cols // split)))
+    own_x = torch.minimum(torch.maximum(x.floor(), left), left + (split - 1))
+    own_y = torch.minimum(torch.maximum(y.floor(), top), top + (split - 1))
+    first = number * (rows * cols)
+    chosen = first + (own_y * cols + own_x).long()
+    under_x, under_y = x.clamp(0.5, cols - 0.5).floor(), y.clamp(0.5, rows - 0.5).floor()
+    aside = (((under_x != own_x) | (under_y != own_y)) & found.flatten()).nonzero()[:, 0]
+    other = lookup.flatten()[first[aside] + (under_y[aside] * cols + under_x[aside]).long()]
+    mine, theirs = (
+        (plane[which, 0] + plane[which, 1] * (x[aside] - (column[aside] + 0.5)))
+        + plane[which, 2] * (y[aside] - (row[aside] + 0.5))
+        for which, column, row in ((chosen[aside], own_x, own_y), (other.clamp(min=0), under_x, under_y))
+    )
+    same = (other >= 0) & ((theirs - mine).abs() <= TOLERANCE * mine)
+    aside = aside[same]
+    chosen[aside], own_x[aside], own_y[aside] = other[same], under_x[aside], under_y[aside]
+    chosen = torch.where(found, chosen.view(found.shape), -1)
+    near = lambda at, middle: torch.minimum(torch.maximum(at, middle - 0.499), middle + 1.499)
+    places = torch.stack([near(x, own_x), near(y, own_y)], -1).view(*found.shape, 2)
 
     # What a cell is told: how it moved, which of its sub-cells are known, and their depth beside its own.
     seen = hits.index >= 0
     moved = hits.place - (surfels.center[hits.index.clamp(min=0)] if len(surfels) else 0.0)
     size = hits.size.clamp(min=1e-3).log2().clamp(-3, 3)
-    own_depth = hits.depth.repeat_interleave(split, 1).repeat_interleave(split, 2)
+    own_depth = larger(hits.depth)
     both = found & (own_depth > 0)
     ratio = torch.where(both, fine.depth / own_depth.clamp(min=1e-30), 1.0).clamp(0.25, 4).log2()
     cells = torch.stack([size, moved[..., 0], moved[..., 1], torch.ones_like(size)], 1)
