@@ -99,6 +99,14 @@ def test_exactness_of_known_cases():
     assert {one.fillable for one in ours} == {22 * 40}
 
 
+def test_cells_that_are_too_far_off_are_counted():
+    """97 cells in their place and 3 that are 10 px off: one of these alone is 1 px RMS."""
+    squares = torch.tensor([0.0] * 97 + [100.0] * 3, dtype=torch.float64)
+    about = dict(world="", motion="", read="gather", empty=0, filled={}, square={})
+    found = [exactness.Displacement(**about, fillable=100, squares=some) for some in (squares, squares[:97])]
+    assert exactness.too_many(found) == 100 * 3 / 200 and exactness.too_many(found[1:]) == 0
+
+
 def test_edges_of_cells():
     depth = torch.full((1, 8, 12), 2.0)
     depth[:, :, 6:] = 3.0  # inside the second column of cells
@@ -221,11 +229,20 @@ def test_the_script_for_a_gpu_runs_at_toy_size(monkeypatch, capsys):
         (["--parts", ""], "parts must be of"),
         (["--budget-minutes", "-1"], "must be a number from 0"),
         (["--data", "nowhere"], "must name a folder that holds data/"),
+        (["--threads", "5000"], "threads must be from 1 to 1024"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_measured(words, said, tmp_path, capsys):
     assert main(["bench", "memory", "--out", str(tmp_path / "out"), *words]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_way_is_found_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    for out in ("taken", "taken/in"):
+        assert main(["bench", "memory", "--out", str(tmp_path / out)]) == 2
+        assert f"out must be a folder, or the name of a new one, got {tmp_path / out}" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_results_of_something_else_are_not_overwritten(tmp_path, capsys):

@@ -108,6 +108,23 @@ def test_nearest_index(seed, n, views, size, shift):
     assert same_bits(*results)
 
 
+def test_nearest_points_on_borders_and_runs_out_of_sight():
+    """A picture holds its left border, not its right one nor the near plane; points may lie in rows or in columns."""
+    eighths, zero = torch.arange(-8, 9) / 8, torch.zeros(17)
+    across = torch.stack([eighths, zero, zero + 1], 1)  # at columns 2 x + 1.5 of three
+    ahead = torch.stack([zero, zero, eighths], 1)
+    behind, aside = (across * torch.tensor([1, 1, -1])).repeat(4, 1), (across + torch.tensor([99, 0, 0])).repeat(4, 1)
+    points = torch.cat([behind, aside, across, behind, ahead, aside])
+    target = (torch.tensor([[[2.0, 0, 1.5], [0, 2, 1], [0, 0, 1]]]), torch.eye(4)[None], 2, 3)
+    first = torch.tensor([2, len(behind) + 17 + 11, 10]) + len(behind) + len(aside)
+    for layout in (points, points.T.contiguous().T):
+        results = both(ops.splat_nearest, layout, layout, *target, near=0.25)
+        assert same_bits(*results)
+        assert results[0][1].tolist() == [[[-1, -1, -1], first.tolist()]]
+    unseen = torch.cat([behind, aside])
+    assert all((index == -1).all() for _, index in both(ops.splat_nearest, unseen, unseen, *target))
+
+
 @few
 @given(st.integers(0, 999), st.integers(1, 3), sizes, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 @example(0, 2, (1, 1), (16, 16))

@@ -40,9 +40,10 @@ def save_surfels(surfels: Surfels, path: str | os.PathLike, settings: dict) -> N
         settings: What JSON can say of the memory; given back by `load_surfels`.
 
     Raises:
+        ValueError: If `path` is no path.
         OSError: In one sentence, if the file cannot be written; an older one is then unchanged.
     """
-    path = Path(path)
+    path = _path(path)
     tensors = {key: t.detach().cpu().contiguous() for key, t in surfels.tensors.items()}
     settings = settings | {"grid": list(surfels.grid)}
     about = {"format": FORMAT, "version": VERSION, "settings": settings, "checksum": _checksum(tensors, settings)}
@@ -78,8 +79,9 @@ def load_surfels(path: str | os.PathLike) -> tuple[Surfels, dict]:
     Cost:
         One pass over the file for checksum and checks; no copy.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"path: {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}")
+    path = _path(path)
+    if not path.is_file():
+        raise ValueError(f"path: {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         with safe_open(str(path), "pt") as file:
             about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
@@ -102,6 +104,12 @@ def load_surfels(path: str | os.PathLike) -> tuple[Surfels, dict]:
     if about.get("checksum") != _checksum(tensors, settings | {"grid": grid}):
         raise ValueError(f"path: {path} is damaged: its checksum is not that of its content")
     return surfels, settings
+
+
+def _path(path: str | os.PathLike) -> Path:
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+        raise ValueError(f"path must be the path of a file, got {path!r}")
+    return Path(path)
 
 
 def _checksum(tensors: dict[str, Tensor], settings: dict) -> int:

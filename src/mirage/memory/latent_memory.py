@@ -271,6 +271,7 @@ class LatentMemory(Memory):
             path: The file; its folder is made if it is missing.
 
         Raises:
+            ValueError: If `path` is no path.
             OSError: In one sentence, if the file cannot be written; an older one is then unchanged.
         """
         settings = {"stride": self.stride, "read": self._read, "budget_bytes": self.budget_bytes}
@@ -299,12 +300,15 @@ class LatentMemory(Memory):
             The memory, equal to the one that was saved.
 
         Raises:
-            ValueError: If the file is not a memory of this version, is damaged, or is of another stride or channels.
+            ValueError: If `path` or `device` is none that can be used, or the file is not a memory of this version, is
+                damaged, or is of another stride or channels.
         """
         try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+            usable = torch.empty(0, device=device).device.type != "meta" and device is not None
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(f"device must be one that PyTorch finds here, got {device!r}: {error}") from None
+        if not usable:
+            raise ValueError(f"device must be one that holds values, as cpu or cuda, got {device!r}")
         surfels, settings = load_surfels(path)
         whole = lambda key, least: type(settings.get(key)) is int and settings[key] >= least
         least = int(surfels.name.max()) + 1 if len(surfels.name) else 0

@@ -19,6 +19,7 @@ from mirage.video.io import atomic, write_json
 from mirage.video.wan import TINY16, WAN22, WanCodec
 
 PARTS = ("speed", "bytes", "exactness", "loops", "growth")
+MOST_THREADS = 1024
 QUICK = Scale(height=96, width=160, chunk_frames=9, chunks=3)
 
 
@@ -46,6 +47,8 @@ class MemoryBench:
             raise ValueError(f"parts must be of {', '.join(PARTS)}, got {', '.join(wrong) or 'none'}")
         if not 0 <= self.budget_minutes < 1e4:
             raise ValueError(f"budget_minutes must be from 0 on, got {self.budget_minutes}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}, got {self.threads}")
 
 
 def run(config: MemoryBench, out: str | os.PathLike, *, command: str, tell: Callable[[str], None] = print) -> str:
@@ -64,9 +67,13 @@ def run(config: MemoryBench, out: str | os.PathLike, *, command: str, tell: Call
         The table, in Markdown.
 
     Raises:
-        ValueError: If the folder holds results that are not of this measurement.
+        ValueError: If `out` is or lies in a file, cannot be written, or holds results that are not of this measurement.
     """
     out = Path(out)
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # before anything is measured
+        trouble = "cannot be written to" if there.is_dir() else "is a file"
+        raise ValueError(f"out must be a folder, or the name of a new one, got {out}: {there} {trouble}")
     file = out / "memory.json"
     done = _earlier(file)
     if config.threads:
