@@ -202,6 +202,16 @@ def test_a_world_of_another_stride_or_channel_count_is_refused_by_name(memory, t
     for device in ("nowhere", "cuda:99"):
         with pytest.raises(ValueError, match="device must be one that PyTorch finds here"):
             LatentMemory.load(path, device=device)
+    with pytest.raises(ValueError, match="device must be one that holds values"):
+        LatentMemory.load(path, device="meta")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_path_is_refused(memory):
+    for wrong in (None, 3, b"memory", "a\0b"):
+        for use in (LatentMemory.load, memory.save):
+            with pytest.raises(ValueError, match="path must be the path of a file"):
+                use(wrong)
 
 
 def test_an_empty_memory_is_saved_and_loaded(tmp_path):
