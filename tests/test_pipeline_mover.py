@@ -64,6 +64,23 @@ def test_a_trained_one_mends_latent_reads_alone(plain, moving):
     assert torch.equal(there.features[0], features[0]) and not torch.equal(there.features[1], features[1])
 
 
+def test_what_happens_between_latent_frames_reaches_the_video(tiny_model):
+    """Two ways through the same latent frames are one to a mover of pictures, and two to one that reads groups."""
+    between = CAMERAS[[0, 3, 3, 3, 4, 7, 7, 7, 8]]
+    videos = []
+    for scale in (0.0, 0.3):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            mover = LatentMover(
+                channels=16, split=2, features=4, width=8, motion={"frames": 4, "width": 8, "blocks": 1}
+            )
+            torch.nn.init.normal_(mover.motion.leave.weight, std=scale)
+        pipeline = load(tiny_model, mover=mover.eval().requires_grad_(False))
+        noise = lambda: torch.Generator().manual_seed(0)
+        videos.append([pipeline(PICTURE, way, generator=noise()).frames for way in (CAMERAS[:9], between)])
+    assert (videos[0][0] == videos[0][1]).all() and (videos[1][0] != videos[1][1]).any()
+
+
 def test_it_is_saved_beside_the_autoencoder_and_comes_back(moving, plain, tmp_path):
     moving.save_pretrained(tmp_path / "with")
     plain.save_pretrained(tmp_path / "without")
