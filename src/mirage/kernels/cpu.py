@@ -254,10 +254,10 @@ def surfel_points(
     matrix: Float32[Tensor, "s 3 3"],
     center: Float32[Tensor, "s 3"],
 ) -> Float32[Tensor, "n 3"]:
-    """See `surfel_points`; a coordinate after the other in memory, as `nearest_index` wants them."""
+    """See `surfel_points`."""
     if len(plane) < compiled.SMALL:
         return reference.surfel_points(plane, cell, source, width, matrix, center)
-    out, which = torch.empty(3, len(plane)), parts(len(plane))
+    out, which = torch.empty(3, len(plane)), parts(len(plane))  # a coordinate after the other, as `nearest_index` wants
     given = array(plane), array(cell, torch.int32), array(source, torch.int32)
     out_, matrix_, center_ = out.numpy(), array(matrix), array(center)
 
