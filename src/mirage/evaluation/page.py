@@ -235,7 +235,8 @@ for (const film of document.querySelectorAll(".film")) {
     show(Math.min(last(), Math.floor(now * fps)));
     requestAnimationFrame(step);
   };
-  const begin = (n) => { for (const v of videos) { v.currentTime = n / fps; v.play(); } };
+  const paused = (e) => { if (e.name !== "AbortError") throw e; };  // before it had begun
+  const begin = (n) => { for (const v of videos) { v.currentTime = n / fps; v.play().catch(paused); } };
   const toggle = () => {
     playing = !playing;
     button.innerHTML = playing ? "&#10074;&#10074;" : "&#9654;";
