@@ -98,10 +98,10 @@ def test_runs_go_on_where_they_stopped(trained, tmp_path):
 
 
 def test_training_mends_a_toy(trained, tmp_path):
-    """On one wall in passing, the error falls below the gather's."""
+    """On one wall in passing, the error falls far below the gather's, whatever the seed."""
     files = [trained / "out" / "groups" / "wall-00000.safetensors"]
     recipe = MoverRecipe(
-        **{**vars(RECIPE), "steps": 60, "lr": 1e-2, "noise": 0.0, "again": 0.0, "width": 48, "features": 8, "split": 4}
+        **{**vars(RECIPE), "steps": 120, "lr": 5e-3, "noise": 0.0, "again": 0.0, "width": 48, "features": 8, "split": 4}
     )
     fit_mover(tmp_path, files, recipe)
     group = read_group(files[0])
@@ -112,7 +112,7 @@ def test_training_mends_a_toy(trained, tmp_path):
         read = LatentMemory.from_view(latents, group.depth[:1], group.cameras[0], mover=mend).read(group.cameras[1])
         counts = read.visible & (torch.arange(read.visible.shape[2]) < 5)
         off.append(float(error(read.features, truth, counts, look)))
-    assert off[1] < 0.8 * off[0]
+    assert off[1] < 0.2 * off[0]
 
 
 def test_steps_through_the_decoder_follow_and_go_on(trained, tmp_path):

@@ -142,8 +142,8 @@ def lpips_missing() -> str:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError):
         return (
-            "LPIPS is left out: it needs torchvision (the wheel that fits this torch: pip install torchvision "
-            f"--index-url https://download.pytorch.org/whl/cpu or that of your CUDA) and the weights {BACKBONE}"
+            "LPIPS is left out: it needs torchvision (the wheel that fits this torch, from PyTorch's index for CPU or "
+            f"your CUDA) and the weights {BACKBONE}"
         )
     if not weights.is_file():
         return (
