@@ -1,7 +1,7 @@
 """`mirage train mover` and `motion`: correctors of latent reads for any frozen autoencoder."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 NUMBERS = {
@@ -55,19 +55,12 @@ def add_mover(
 
 def train(arguments: argparse.Namespace) -> None:
     """A mover for one autoencoder."""
-    import torch
-
     from mirage.checkpoint.codecs import model_codec
     from mirage.training.mover import MoverRecipe, train_mover
     from mirage.training.mover_data import find
 
     find(arguments.data)  # before anything is loaded
-    given = {name: getattr(arguments, name) for name in NUMBERS if getattr(arguments, name) is not None}
-    if arguments.minutes is not None:
-        given["stop_after"] = 60 * arguments.minutes
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    given, device = _asked(arguments, NUMBERS)
     model = model_codec(arguments.codec)
     out = Path(arguments.out)
     tell = lambda text: print(text, flush=True)
@@ -79,19 +72,12 @@ def train(arguments: argparse.Namespace) -> None:
 
 def train_groups(arguments: argparse.Namespace) -> None:
     """What a mover makes of the reads at all frames of a latent, for one autoencoder."""
-    import torch
-
     from mirage.checkpoint.codecs import NANO, model_codec
     from mirage.dataset import Shards
     from mirage.memory import LatentMover
     from mirage.training.motion import MotionRecipe, train_motion
 
-    given = {name: getattr(arguments, name) for name in OF_MOTION if getattr(arguments, name) is not None}
-    if arguments.minutes is not None:
-        given["stop_after"] = 60 * arguments.minutes
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    given, device = _asked(arguments, OF_MOTION)
     model = model_codec(arguments.codec).to(device)
     mover = LatentMover.from_pretrained(
         arguments.mover or (NANO if arguments.codec == "nano" else Path(arguments.codec)) / "mover"
@@ -100,3 +86,14 @@ def train_groups(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     whole = train_motion(out, model.codec, mover, clips, MotionRecipe(**given), device=device)
     print(f"{'complete' if whole else 'stopped, the same command goes on'}: {out / 'mover'}")
+
+
+def _asked(arguments: argparse.Namespace, names: Iterable[str]) -> tuple[dict[str, int | float], str]:
+    """The settings that were given, and the device to compute on."""
+    import torch
+
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.minutes is not None:
+        given["stop_after"] = 60 * arguments.minutes
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    return given, auto if arguments.device == "auto" else arguments.device
