@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SMALL = 1 << 15  # pieces of work below which a second thread, or compiling at all, costs more than it brings
+ROUNDING = 1e-5  # relative width of bounds, about a hundred times the rounding of float32
 ZERO, HALF, ONE, TWO, INF = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2), np.float32(np.inf)
 
 
