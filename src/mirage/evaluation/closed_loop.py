@@ -6,9 +6,9 @@ its end and back again. From any picture it is a path there and back. Every tabl
 alone is won by a model that imagines nothing.
 """
 
-import os
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +17,15 @@ from jaxtyping import Bool, Float32, UInt8
 
 from mirage.evaluation import metrics
 from mirage.evaluation.bench.tables import Table
-from mirage.evaluation.page import Picture, markdown, write_page
-from mirage.evaluation.report import (
-    INTERVALS,
-    Panel,
-    differences_table,
-    draw,
-    rows_table,
-    scenes_table,
-    summarise,
-)
+from mirage.evaluation.page import Picture
+from mirage.evaluation.report import INTERVALS, Panel, differences_table, rows_table, scenes_table
 from mirage.evaluation.rows import roll_out
-from mirage.evaluation.sources import Cut, cut_walk, kind_of, loops, picture_walk
+from mirage.evaluation.sources import Cut, Kind, cut_walk, loops, picture_walk
 from mirage.evaluation.study import load_model
-from mirage.evaluation.task import Place, Settings, begin, carry_out, films, left_out, show
+from mirage.evaluation.task import Place, Settings, Task, left_out, show
 from mirage.evaluation.worlds import HELD_OUT, Walk, make_walk
 from mirage.pipeline import MiragePipeline
-from mirage.video.io import read_image, write_image, write_json
+from mirage.video.io import read_image, write_image
 from mirage.video.picture import contact_sheet
 
 USED = ("psnr", "ssim", "lpips", "flow", "detail")
@@ -76,6 +68,10 @@ OF_PICTURES = """ Of a picture nothing is true but itself: only the return to it
 picture encoded and decoded."""
 
 
+def _visits(frames: int) -> tuple[int, ...]:
+    return tuple(range(0, frames, (frames - 1) // 4))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClosedLoop(Settings):
     """What is measured."""
@@ -97,7 +93,7 @@ class ClosedLoop(Settings):
     @property
     def visits(self) -> tuple[int, ...]:
         """Frames at A, B, A, B and A of the walk in a world."""
-        return tuple(range(0, self.frames, (self.frames - 1) // 4))
+        return _visits(self.frames)
 
 
 def measure(walk: Walk, video: UInt8[np.ndarray, "f h w 3"], visits: tuple[int, ...]) -> dict:
@@ -228,64 +224,20 @@ def loop_visits(walk: Walk, temporal_stride: int) -> tuple[int, ...]:
     return (0, away, end, 2 * end - away, 2 * end)
 
 
-def evaluate(
-    config: ClosedLoop,
-    out: str | os.PathLike,
-    *,
-    processes: int = 2,
-    on_scene: Callable[[int, int], None] | None = None,
-    command: str = "",
-) -> dict:
-    """Measure all rows on all scenes, and write `results.json`, `table.md` and the page, `report.html`.
-
-    It may be interrupted at any time, see `mirage.evaluation.study.run`.
-
-    Args:
-        config: What to measure.
-        out: Folder of the results; made if missing.
-        processes: Scenes that are measured at a time, with one thread each; 1 stays in this process.
-        on_scene: Called with the numbers of scenes that are done and wanted, at the start and after each.
-        command: What the page shall say that it was made by.
-
-    Returns:
-        What `results.json` holds; `format_table` makes a table of it.
-
-    Raises:
-        ValueError: If there is no such model or source, or the folder holds results of other settings or of another
-            model.
-    """
-    out = Path(out)
-    config, pipeline = begin(config)
-    kind, places = _places(config, pipeline)
-    if kind == "pictures":
-        picture_walk(next(iter(places.values())), config.path, config.frames, pipeline, 0)  # a wrong path is refused
-    run_with = {"processes": processes, "on_scene": on_scene, "command": command}
-    about, records = carry_out("closed-loop", config, kind, places, measure_scene, out, **run_with)
-    results = {
-        **about,
-        "size": list(pipeline.config.size),
-        "visits": list(config.visits),
-        **summarise(records, differences=[figure for _, figure in DIFFERENCES if figure in records[0]]),
-        "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
-    }
-    _write(out, results, records, tuple(places))
-    return results
-
-
-def _places(config: ClosedLoop, pipeline: MiragePipeline) -> tuple[str, dict[str, Place]]:
-    kind = kind_of(config.sources, ("worlds", "recordings", "pictures"))
+def _places(config: ClosedLoop, kind: Kind, pipeline: MiragePipeline) -> dict[str, Place]:
     if kind == "worlds":
-        return kind, {f"world-{seed}": seed for seed in config.seeds}
+        return {f"world-{seed}": seed for seed in config.seeds}
     if kind == "recordings":
-        return kind, loops(config.sources, pipeline.codec.temporal_stride)
-    return kind, {Path(source).stem: Path(source) for source in config.sources}
+        return loops(config.sources, pipeline.codec.temporal_stride)
+    picture_walk(Path(config.sources[0]), config.path, config.frames, pipeline, 0)  # a wrong path is refused
+    return {Path(source).stem: Path(source) for source in config.sources}
 
 
 def tables(results: dict) -> list[Table]:
     """The tables of some results.
 
     Args:
-        results: What `evaluate` returned, or `results.json` holds.
+        results: What a call returned, or `results.json` holds.
 
     Returns:
         Rows, differences between them, and single scenes where they are not alike.
@@ -314,42 +266,14 @@ def tables(results: dict) -> list[Table]:
     return found
 
 
-def format_table(results: dict) -> str:
-    """The tables in Markdown.
-
-    Args:
-        results: What `evaluate` returned, or `results.json` holds.
-
-    Returns:
-        Markdown.
-    """
-    return markdown(tables(results), metrics.used(*USED))
-
-
-def _write(out: Path, results: dict, records: Sequence[dict], scenes: tuple[str, ...]) -> None:
-    """Everything that people look at."""
-    write_json(out / "results.json", results)
-    pictures = []
-    if results["on"] == "worlds":
-        draw(out / "curves.png", _panels(results))
-        pictures.append(Picture(path="curves.png", caption="PSNR against the truth, frame by frame"))
-    visits = {r["scene"]: ", ".join(map(str, r["visits"])) for r in records}
-    for scene in scenes[: results["sheets"]]:
+def _sheets(out: Path, results: dict, records: Sequence[dict]) -> list[Picture]:
+    """The visits of the scenes that are shown."""
+    pictures, names = [], WAY if results["on"] == "pictures" else tuple("ABABA")
+    for scene in list(dict.fromkeys(r["scene"] for r in records))[: results["sheets"]]:
         rows = {r["row"]: r for r in records if r["scene"] == scene}
-        if _sheet(out, scene, rows, WAY if results["on"] == "pictures" else tuple("ABABA")):
+        if _sheet(out, scene, rows, names):
             pictures.append(Picture(path=f"sheet-{scene}.png", caption=f"{scene}: the visits, row by row"))
-    write_page(
-        out,
-        title="Closed loop: is the place still there?",
-        lead="The camera leaves a place and comes back. What the input picture shows must be there again, and so must "
-        "what was imagined on the way. A model that imagines nothing wins the return alone: hence two controls.",
-        tables=tables(results),
-        command=results["command"],
-        hardware=results["hardware"],
-        pictures=pictures,
-        films=films(out, results, scenes, lambda scene: f"visits at frames {visits[scene]}"),
-        settings=metrics.used(*USED),
-    )
+    return pictures
 
 
 def _sheet(out: Path, scene: str, rows: dict[str, dict], places: tuple[str, ...]) -> bool:
@@ -375,8 +299,10 @@ def _db(value: float | None) -> str:
 
 
 def _panels(results: dict) -> list[Panel]:
+    if results["on"] != "worlds":
+        return []
     titles = {"all": "all pixels", "seen": "seen in the input", "unseen": "not in the input"}
-    ticks = {i: f"{place}\n{i}" for place, i in zip("ABABA", results["visits"], strict=True)}
+    ticks = {i: f"{place}\n{i}" for place, i in zip("ABABA", _visits(results["frames"]), strict=True)}
     return [
         Panel(
             title=titles[region],
@@ -387,3 +313,24 @@ def _panels(results: dict) -> list[Panel]:
         )
         for region in titles
     ]
+
+
+evaluate = Task(
+    name="closed-loop",
+    title="Closed loop: is the place still there?",
+    lead=lambda config: (
+        "The camera leaves a place and comes back. What the input picture shows must be there again, and so must "
+        "what was imagined on the way. A model that imagines nothing wins the return alone: hence two controls."
+    ),
+    caption="PSNR against the truth, frame by frame",
+    measure=measure_scene,
+    tables=tables,
+    panels=_panels,
+    used=functools.partial(metrics.used, *USED),
+    differences=tuple(figure for _, figure in DIFFERENCES),
+    kinds=("worlds", "recordings", "pictures"),
+    places=_places,
+    sheets=_sheets,
+    below=lambda record: f"visits at frames {', '.join(map(str, record['visits']))}",
+)
+format_table = evaluate.format_table

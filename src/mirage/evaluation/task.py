@@ -179,51 +179,6 @@ def scaled(results: dict) -> str:
     )
 
 
-def carry_out(
-    task: str,
-    config: Settings,
-    kind: Kind,
-    places: dict[str, Place],
-    measure: Callable[..., list[dict]],
-    out: Path,
-    *,
-    rows: Sequence[str] | None = None,
-    processes: int,
-    on_scene: Callable[[int, int], None] | None,
-    command: str,
-) -> tuple[dict, list[dict]]:
-    """Measure all rows of all scenes, in several processes, going on where an earlier run was.
-
-    Args:
-        task: Its name.
-        config: The settings.
-        kind: What the sources are.
-        places: Scenes by name.
-        measure: Called with settings, places, scene, rows and folder.
-        out: Folder of the results.
-        rows: Rows of the table, if not those of the settings.
-        processes: Scenes at a time.
-        on_scene: Called with the numbers of scenes that are done and wanted.
-        command: What made it.
-
-    Returns:
-        What every `results.json` holds, and the records.
-    """
-    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
-    settings |= {"on": kind, "weights": fingerprint(config.model)}
-    study = Study(
-        task=task,
-        settings=settings,
-        scenes=tuple(places),
-        rows=tuple(rows or config.all_rows),
-        measure=functools.partial(measure, config, places),
-    )
-    left_out: dict[str, str] = {}
-    records = run(study, out, processes=processes, on_scene=on_scene, left_out=left_out)
-    about = {"task": task, "on": kind, **asdict(config), "weights": settings["weights"], "left_out": left_out}
-    return about | {"hardware": hardware(), "command": command}, records
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What tells one task from another; called with its settings, it is carried out."""
@@ -240,11 +195,19 @@ class Task:
     tables: Callable[[dict], list[Table]]
     """Of its results."""
     panels: Callable[[dict], Sequence[Panel]]
-    """Its curves."""
+    """Its curves, if it has any."""
     used: Callable[[], list[tuple[str, str, str]]]
     """What computes its figures."""
     differences: tuple[str, ...] = ()
     """Figures whose differences between rows are told."""
+    kinds: tuple[Kind, ...] = ("worlds", "recordings")
+    """Sources that it takes."""
+    places: Callable[[Settings, Kind, MiragePipeline], dict[str, Place]] = clip_places
+    """Its scenes, by name."""
+    sheets: Callable[[Path, dict, Sequence[dict]], list[Picture]] = lambda out, results, records: []
+    """Draws its own pictures, from folder, results and records."""
+    below: Callable[[dict], str] = lambda record: ""
+    """From a record of a scene, what stands below the scene's video."""
 
     def __call__(
         self,
@@ -272,19 +235,38 @@ class Task:
         Raises:
             ValueError: If there is no such model or source, or the folder holds other results.
         """
-        out, kind = Path(out), kind_of(config.sources, ("worlds", "recordings"))
+        out, kind = Path(out), kind_of(config.sources, self.kinds)
         config, pipeline = begin(config)
-        places = clip_places(config, kind, pipeline)
-        run_with = {"processes": processes, "on_scene": on_scene, "command": command}
-        about, records = carry_out(self.name, config, kind, places, self.measure, out, **run_with)
+        places = self.places(config, kind, pipeline)
+        settings = {k: v for k, v in asdict(config).items() if k not in FREE}
+        settings |= {"on": kind, "weights": fingerprint(config.model)}
+        study = Study(
+            task=self.name,
+            settings=settings,
+            scenes=tuple(places),
+            rows=config.all_rows,
+            measure=functools.partial(self.measure, config, places),
+        )
+        left_out: dict[str, str] = {}
+        records = run(study, out, processes=processes, on_scene=on_scene, left_out=left_out)
         results = {
-            **about,
+            "task": self.name,
+            **settings,
+            **asdict(config),
+            "left_out": left_out,
+            "hardware": hardware(),
+            "command": command,
             "chunk_frames": pipeline.config.chunk_frames,
+            "size": list(pipeline.config.size),
             **summarise(records, differences=[figure for figure in self.differences if figure in records[0]]),
             "records": [{k: v for k, v in r.items() if k != "curves"} for r in records] if kind != "worlds" else [],
         }
         write_json(out / "results.json", results)
-        draw(out / "curves.png", self.panels(results))
+        pictures = self.sheets(out, results, records)
+        if panels := self.panels(results):
+            draw(out / "curves.png", panels)
+            pictures.insert(0, Picture(path="curves.png", caption=self.caption))
+        of = {record["scene"]: record for record in records}
         write_page(
             out,
             title=self.title,
@@ -292,8 +274,8 @@ class Task:
             tables=self.tables(results),
             command=command,
             hardware=results["hardware"],
-            pictures=[Picture(path="curves.png", caption=self.caption)],
-            films=films(out, results, tuple(places)),
+            pictures=pictures,
+            films=films(out, results, [place for place in places if place in of], lambda scene: self.below(of[scene])),
             settings=self.used(),
         )
         return results
