@@ -145,7 +145,8 @@ def test_gather_of_no_hits_and_without_elements(generator):
     features, chosen, hit = torch.ones(9, 2), torch.full((4,), -1), torch.zeros(4, 2)
     for elements, hits in ((9, 4), (9, 0), (0, 4)):
         some = (x[:elements] for x in (features, plane, cell, source))
-        assert (check(ops.gather, *some, lookup, chosen[:hits], hit[:hits]) == 0).all()
+        known = lookup if elements else torch.full_like(lookup, -1)
+        assert (check(ops.gather, *some, known, chosen[:hits], hit[:hits]) == 0).all()
 
 
 def rooms(generator: torch.Generator, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

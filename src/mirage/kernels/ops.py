@@ -1,12 +1,17 @@
-"""Public tensor operations of the memory: they document, check and dispatch; the arithmetic lives in the backends."""
+"""Public tensor operations of the memory: they document, check and dispatch; the arithmetic lives in the backends.
+
+All of them refuse what does not fit their signature, see `checked`. Values of tensors on a GPU are not looked at.
+"""
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int, Int8, Int64
 from torch import Tensor
 
 from mirage.kernels import backend, reference
+from mirage.kernels.checks import checked
 
 
+@checked()
 def splat_nearest(
     points: Float32[Tensor, "n 3"],
     features: Float[Tensor, "n c"],
@@ -80,6 +85,7 @@ def splat_nearest(
     return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
 
 
+@checked()
 def lift_planes(
     depth: Float32[Tensor, "v H W"],
     usable: Bool[Tensor, "v H W"],
@@ -148,9 +154,19 @@ def lift_planes(
             f"depth must be a whole multiple of the {height} x {width} cell grid, got {depth.shape[1]} x "
             f"{depth.shape[2]}: resize it (nearest) or crop it first"
         )
+    if depth.device.type == "cpu" and depth.numel() and not 0 < depth.min() <= depth.max() < torch.inf:
+        wrong = usable & ~((depth > 0) & (depth < torch.inf))
+        if bool(wrong.any()):
+            raise ValueError(f"depth must be positive and finite where usable, got {float(depth[wrong][0])}")
     return backend.of(depth).cell_planes(depth, usable, height, width, tolerance)
 
 
+@checked(
+    cell=lambda given: (0, given["source_size"][0] * given["source_size"][1]),
+    rank=lambda given: (0, 4096),
+    source=lambda given: (0, len(given["name"])),
+    name=lambda given: (0, 2**44 // (given["source_size"][0] * given["source_size"][1])),
+)
 def splat_surfels(
     plane: Float32[Tensor, "n 3"],
     cell: Int[Tensor, " n"],
@@ -247,6 +263,12 @@ def splat_surfels(
     return backend.of(plane).surfel_hits(*elements, intrinsics, cam_from_world, height, width, near, tolerance)
 
 
+@checked(
+    cell=lambda given: (0, given["lookup"].shape[1] * given["lookup"].shape[2]),
+    source=lambda given: (0, len(given["lookup"])),
+    lookup=lambda given: (-1, len(given["plane"])),
+    chosen=lambda given: (-1, len(given["plane"])),
+)
 def gather(
     features: Float[Tensor, "n c"],
     plane: Float32[Tensor, "n 3"],
@@ -311,6 +333,7 @@ def gather(
     return module.gather_rows(features, plane, cell, source, lookup, chosen, hit, tolerance)
 
 
+@checked(lookup=lambda given: (-1, len(given["plane"])))
 def seen_through(
     points: Float32[Tensor, "n 3"],
     plane: Float32[Tensor, "m 3"],
@@ -370,6 +393,7 @@ def seen_through(
     return backend.of(points).seen_through(points, plane, lookup, intrinsics, cam_from_world, tolerance, strict)
 
 
+@checked(source=lambda given: (0, len(given["intrinsics"])))
 def surfel_points(
     plane: Float32[Tensor, "n 3"],
     cell: Int[Tensor, " n"],
@@ -423,6 +447,7 @@ def surfel_points(
     return backend.of(plane).surfel_points(plane, cell, source, width, matrix, center)
 
 
+@checked(view=lambda given: (0, given["views"]), other_view=lambda given: (0, given["other_views"]))
 def voxel_overlap(
     points: Float32[Tensor, "n 3"],
     view: Int[Tensor, " n"],
@@ -477,5 +502,8 @@ def voxel_overlap(
     """
     if not size > 0:
         raise ValueError(f"size must be positive, got {size}")
+    for which, some in (("points", points), ("other_points", other_points)):
+        if some.device.type == "cpu" and not bool(some.isfinite().all()):
+            raise ValueError(f"{which} must be finite, got NaN or infinity")
     module = backend.of(points)
     return module.voxel_overlap(points, view, other_points, other_view, views, other_views, size)

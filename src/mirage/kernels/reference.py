@@ -491,9 +491,9 @@ def surfel_points(
     center: Float32[Tensor, "s 3"],
 ) -> Float32[Tensor, "n 3"]:
     """See `surfel_points`."""
-    x, y, m = (cell % width + 0.5)[:, None], (cell // width + 0.5)[:, None], matrix[source]
+    x, y, m = (cell % width + 0.5)[:, None], (cell // width + 0.5)[:, None], matrix[source.long()]
     ray = (m[..., 0] * x + m[..., 1] * y) + m[..., 2]
-    return ray / plane[:, :1] + center[source]
+    return ray / plane[:, :1] + center[source.long()]
 
 
 def voxel_overlap(
