@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-DTYPES = {"float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "bool"}
+DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "bool")
 P, R = ParamSpec("P"), TypeVar("R")
 
 
@@ -49,14 +49,19 @@ def checked(**ranges: Callable[[dict], tuple[int, int]]) -> Callable[[Callable[P
     def decorate(operation: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(operation)
         kinds = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-        tensors = {name: kind for name, kind in kinds.items() if hasattr(kind, "dim_str")}
+        tensors = {
+            name: ([getattr(torch, dtype) for dtype in DTYPES if dtype in kind.dtypes], kind.dim_str.split())
+            for name, kind in kinds.items()
+            if hasattr(kind, "dim_str")
+        }
+        cameras = [name for name, (_, dims) in tensors.items() if dims[1:] in (["3", "3"], ["4", "4"])]
 
         @functools.wraps(operation)
         def refusing(*args: P.args, **options: P.kwargs) -> R:
             given = signature.bind(*args, **options).arguments
             sizes: dict[str, tuple[int, str]] = {}
-            for name, kind in tensors.items():
-                _check_tensor(name, given[name], kind, sizes)
+            for name, (dtypes, dims) in tensors.items():
+                _check_tensor(name, given[name], dtypes, dims, sizes)
             devices = {given[name].device for name in tensors}
             if len(devices) > 1:
                 where = ", ".join(f"{name} on {given[name].device}" for name in tensors)
@@ -64,9 +69,8 @@ def checked(**ranges: Callable[[dict], tuple[int, int]]) -> Callable[[Callable[P
             for name in given.keys() - tensors.keys():
                 _check_number(name, given[name], kinds[name])
             if devices == {torch.device("cpu")}:
-                for name, kind in tensors.items():
-                    if kind.dim_str.endswith(("3 3", "4 4")):
-                        _check_matrices(name, given[name])
+                for name in cameras:
+                    _check_matrices(name, given[name])
                 for name, range_of in ranges.items():
                     _check_range(name, given[name], *range_of(given))
             return operation(*args, **options)
@@ -76,16 +80,16 @@ def checked(**ranges: Callable[[dict], tuple[int, int]]) -> Callable[[Callable[P
     return decorate
 
 
-def _check_tensor(name: str, value: object, kind: type, sizes: dict[str, tuple[int, str]]) -> None:
+def _check_tensor(
+    name: str, value: object, dtypes: list[torch.dtype], dims: list[str], sizes: dict[str, tuple[int, str]]
+) -> None:
     """Refuse a tensor; `sizes` are those of the letters so far, and whose they are."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor")
     if value.layout != torch.strided or value.is_nested:
         raise ValueError(f"{name} must be a dense tensor, got {value.layout}: use .to_dense()")
-    allowed = [dtype for dtype in kind.dtypes if dtype in DTYPES]
-    if str(value.dtype).removeprefix("torch.") not in allowed:
-        raise ValueError(f"{name} must be of {', '.join(allowed)}, got {value.dtype}: use .to")
-    dims = kind.dim_str.split()
+    if value.dtype not in dtypes:
+        raise ValueError(f"{name} must be of {', '.join(map(str, dtypes))}, got {value.dtype}: use .to")
     known = {d: sizes[d] for d in dims if d in sizes}
     fits = value.ndim == len(dims) and all(
         size == (int(d) if d.isdigit() else sizes.setdefault(d, (size, name))[0])
@@ -110,7 +114,7 @@ def _check_number(name: str, value: object, kind: object) -> None:
 def _check_matrices(name: str, value: Tensor) -> None:
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
-    if value.shape[-1] == 3 and not bool((value.diagonal(dim1=1, dim2=2) > 0).all()):
+    if value.shape[-1] == 3 and len(value) and not float(value.detach().diagonal(dim1=1, dim2=2).min()) > 0:
         raise ValueError(f"{name} must have positive focal lengths and a last row of 0 0 1, got a singular matrix")
 
 
