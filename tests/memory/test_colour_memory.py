@@ -102,9 +102,20 @@ def test_frames_are_required():
     memory, source, latents = remember(worlds.WALL)
     depth = worlds.depth(source, worlds.WALL, HEIGHT, WIDTH)
     before = {key: value.clone() for key, value in memory.surfels.tensors.items()}
-    for frames, word in ((None, "None"), (torch.zeros(1, 3, 8, 8), "like the cameras")):
+    good = colours(source, worlds.WALL)
+    for frames, word in (
+        (None, "None"),
+        (torch.zeros(1, 3, 8, 8), "like the cameras"),
+        (good.numpy(), "must be a tensor"),
+        (good.long(), "floating point"),
+        (good.to_sparse(), "dense"),
+        (good.to("meta"), "must be on cpu"),
+        (good.double() + 1e300, "finite in float32"),
+    ):
         with pytest.raises(ValueError, match=f"frames.*{word}"):
             memory.update(latents, depth, source, frames=frames)
+    with pytest.raises(ValueError, match="codec must have a stride and an encode, got int"):
+        ColourMemory.from_view(latents, depth, source, frames=good, codec=8)
     with pytest.raises(ValueError, match="finite"):
         memory.update(latents, depth, source, frames=torch.full((1, 3, HEIGHT, WIDTH), torch.nan))
     for bad, match in ((-depth, "depth must not be negative"), (depth[:, :7], "depth must be a whole multiple")):
@@ -125,6 +136,19 @@ def test_coarse_depth_is_brought_to_the_pixels():
     assert both.float().mean() > 0.7
     difference = (fine.render(aside)[0] - memory.render(aside)[0]).abs() * both
     assert difference.mean() < 0.02
+
+
+def test_autocast_changes_nothing():
+    memory, _, latents = remember(worlds.ROOM)
+    aside = worlds.cameras(worlds.pose(x=0.4, yaw=20)[None], HEIGHT, WIDTH)
+    frames, depth = colours(aside, worlds.ROOM), worlds.depth(aside, worlds.ROOM, HEIGHT, WIDTH)
+    other, *_ = remember(worlds.ROOM)
+    report = memory.update(latents, depth, aside, frames=frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert other.update(latents, depth, aside, frames=frames) == report and report.new > 0
+        there = other.render(aside)
+    here = memory.render(aside)
+    assert torch.equal(here[0], there[0]) and torch.equal(here[1].depth, there[1].depth)
 
 
 def test_three_kinds_answer_in_one_form():

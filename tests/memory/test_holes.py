@@ -1,5 +1,6 @@
 """Holes filled from around: what is seen stays, what is not is between what is seen."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,3 +29,16 @@ def test_near_holes_look_like_what_is_near():
     visible[:, 3:5, 4:6] = visible[:, 3:5, 26:28] = False
     filled = fill_holes(image, visible)
     assert filled[0, 0, 3:5, 4:6].max() < 0.01 and filled[0, 0, 3:5, 26:28].min() > 0.99
+
+
+def test_what_does_not_fit_is_refused():
+    image, visible = torch.zeros(2, 3, 4, 5), torch.ones(2, 4, 5, dtype=torch.bool)
+    for name, bad in (
+        ("image", image[0]),
+        ("image", image.long()),
+        ("visible", visible.float()),
+        ("visible", visible[1:]),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            fill_holes(**{"image": image, "visible": visible} | {name: bad})
+    assert fill_holes(image[..., :0], visible[..., :0]).shape == (2, 3, 4, 0)

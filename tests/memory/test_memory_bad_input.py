@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from mirage.camera.cameras import Cameras
-from mirage.memory import LatentMemory, recall
+from mirage.memory import ColourMemory, LatentMemory, Memory, NoMemory, recall
 
 SOURCE = worlds.cameras(worlds.pose()[None], 40, 56)
 FEATURES, DEPTH = worlds.view(SOURCE, worlds.ROOM, 8)
@@ -55,6 +55,7 @@ BAD = {
     "other keep": dict(keep=torch.ones(1, 4, 4, dtype=torch.bool), match="keep must have the shape"),
     "integer depth": dict(depth=DEPTH.int(), match="depth must be floating"),
     "keep of numbers": dict(keep=torch.ones_like(DEPTH), match="keep must be a tensor of bool"),
+    "sparse keep": dict(keep=(DEPTH > 0).to_sparse(), match="keep must be a dense tensor"),
     "keep that is no tensor": dict(keep=True, match="keep must be a tensor of bool"),
     "latents that are no tensor": dict(latents=FEATURES.numpy(), match="latents must be a tensor"),
     "depth of two axes": dict(depth=DEPTH[0], match="depth"),
@@ -151,10 +152,14 @@ def test_bad_reads_and_options_are_refused(tmp_path):
         (dict(k=0), "k=0"),
         (dict(k=1.5), "k must be"),
         (dict(k=True), "k must be"),
-        (dict(points=None), "points must be floating"),
-        (dict(depth=DEPTH.numpy()), "depth must be floating"),
+        (dict(points=None), "points must be a tensor"),
+        (dict(depth=DEPTH.numpy()), "depth must be a tensor"),
         (dict(cameras=None), "cameras must be"),
         (dict(threshold=torch.nan), "threshold a number"),
+        (dict(threshold="0.1"), "threshold a number"),
+        (dict(tolerance=None), "tolerance must not be negative"),
+        (dict(points=torch.zeros(2, 3).to_sparse()), "points must be a dense tensor"),
+        (dict(depth=DEPTH[:, :0]), r"depth \(f, h, w\)"),
         (dict(tolerance=-0.1), "tolerance must not be negative"),
     ],
 )
@@ -172,3 +177,50 @@ def test_latents_of_another_codec_are_refused(tmp_path):
     with pytest.raises(ValueError, match="stride 16"):
         memory.update(FEATURES, DEPTH, SOURCE.resize(80, 112))
     assert state(memory, tmp_path) == before
+
+
+def test_a_memory_is_not_made_of_what_it_cannot_be(tmp_path):
+    surfels = LatentMemory.from_view(FEATURES, DEPTH, SOURCE).surfels
+    good = dict(surfels=surfels, stride=8)
+    for name, bad in (("surfels", FEATURES), ("stride", 0), ("stride", 8.0), ("read", "linear"), ("mover", torch.relu)):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            LatentMemory(**good | {name: bad})
+    memory = LatentMemory(**good, budget_bytes=surfels.nbytes)
+    before = state(memory, tmp_path)
+    for bad in (surfels.nbytes - 1, "8", True):
+        with pytest.raises(ValueError, match="budget_bytes must be"):
+            memory.budget_bytes = bad
+    assert state(memory, tmp_path) == before
+
+
+CODEC = {ColourMemory: {"codec": type("Encoder", (), {"stride": 8, "encode": len})()}, NoMemory: {}, LatentMemory: {}}
+
+
+def kinds_of_memory() -> list[Memory]:
+    colours = {"frames": torch.zeros(1, 3, 40, 56)}
+    return [kind.from_view(FEATURES, DEPTH, SOURCE, **colours, **codec) for kind, codec in CODEC.items()]
+
+
+@pytest.mark.parametrize("memory", kinds_of_memory(), ids=lambda memory: type(memory).__name__)
+def test_all_kinds_refuse_the_same_cameras(memory, unchecked):
+    three = worlds.cameras(worlds.pose().repeat(3, 1, 1), 40, 56)
+    for cameras, match in (
+        (None, "cameras must be"),
+        (SOURCE.resize(41, 56), "divides"),
+        (SOURCE.to("meta"), "values"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            memory.read(cameras)
+        with pytest.raises(ValueError, match=match):
+            memory.read_video(cameras, 1)
+    for stride, match in (
+        (0, "temporal_stride must be"),
+        ("4", "temporal_stride must be"),
+        (4, r"cameras must be of 1 \+ k"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            memory.read_video(three, stride)
+    with pytest.raises(ValueError, match="latents must be of one view"):
+        type(memory).from_view(
+            FEATURES[:0], DEPTH[:0], SOURCE[:0], frames=torch.zeros(0, 3, 40, 56), **CODEC[type(memory)]
+        )

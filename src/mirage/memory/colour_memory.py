@@ -9,7 +9,16 @@ from torch import Tensor
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
 from mirage.memory.holes import fill_holes
-from mirage.memory.memory import Memory, MemoryRead, UpdateReport, check_budget, check_cameras, check_views
+from mirage.memory.memory import (
+    Memory,
+    MemoryRead,
+    UpdateReport,
+    check_budget,
+    check_cameras,
+    check_tensor,
+    check_views,
+    exact,
+)
 from mirage.memory.merge import merge
 from mirage.memory.store import Surfels
 
@@ -38,6 +47,7 @@ class ColourMemory(Memory):
         self._next_name = 1
 
     @classmethod
+    @exact
     @no_type_check  # malformed arguments get a ValueError with a way out
     def from_view(
         cls,
@@ -69,6 +79,8 @@ class ColourMemory(Memory):
         """
         check_views(latents, depth, cameras, keep)
         _check_frames(frames, cameras)
+        if not isinstance(codec, Encoder):
+            raise ValueError(f"codec must have a stride and an encode, got {type(codec).__name__}")
         depth, keep = _at_pixels(depth, keep, cameras)
         if len(latents) != 1:
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
@@ -85,6 +97,7 @@ class ColourMemory(Memory):
         """Bytes of all that is kept, colours and geometry."""
         return self.surfels.nbytes
 
+    @exact
     def render(self, cameras: Cameras) -> tuple[Float[Tensor, "v 3 H W"], MemoryRead]:
         """The views in colour, holes filled, and what is known of them pixel by pixel.
 
@@ -118,13 +131,14 @@ class ColourMemory(Memory):
         Raises:
             ValueError: If the cameras are malformed or their size is not a whole multiple of the stride.
         """
+        check_cameras(cameras)
         stride = self.codec.stride
         if cameras.height % stride or cameras.width % stride:
             raise ValueError(
                 f"cameras must be of a size that the stride {stride} divides, got {cameras.height} x {cameras.width}"
             )
         frames, pixels = self.render(cameras)
-        pool = lambda x: torch.nn.functional.avg_pool2d(x[None].float(), stride)[0]
+        pool = lambda x: torch.nn.functional.avg_pool2d(x[:, None].float(), stride)[:, 0]
         share = pool(pixels.visible)
         visible = share > 0.5
         depth = torch.where(visible, pool(pixels.depth) / share.clamp(min=1e-6), 0.0)
@@ -133,6 +147,7 @@ class ColourMemory(Memory):
         unmoved = pool(pixels.unmoved) > 0.999
         return MemoryRead(features=latents, visible=visible, depth=depth, observed=observed, unmoved=unmoved)
 
+    @exact
     @no_type_check
     def update(
         self,
@@ -172,14 +187,20 @@ class ColourMemory(Memory):
         return merged.report
 
 
+@no_type_check  # malformed arguments get a ValueError with a way out
 def _check_frames(frames: Tensor | None, cameras: Cameras) -> None:
-    size = (cameras.height, cameras.width)
+    size = (len(cameras), 3, cameras.height, cameras.width)
     if frames is None:
         raise ValueError("frames must be given to a colour memory, got None")
-    if frames.shape != (len(cameras), 3, *size):
-        raise ValueError(f"frames must be {(len(cameras), 3, *size)} like the cameras, got {tuple(frames.shape)}")
-    if not bool(frames.isfinite().all()):
-        raise ValueError("frames must be finite, got NaN or infinity")
+    check_tensor("frames", frames)
+    if frames.shape != size:
+        raise ValueError(f"frames must be {size} like the cameras, got {tuple(frames.shape)}")
+    if frames.device != cameras.intrinsics.device:
+        raise ValueError(
+            f"frames must be on {cameras.intrinsics.device} like the cameras, got {frames.device}: use .to"
+        )
+    if not bool(frames.float().isfinite().all()):
+        raise ValueError("frames must be finite in float32, got NaN or infinity")
 
 
 def _at_pixels(

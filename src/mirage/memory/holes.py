@@ -4,7 +4,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mirage.kernels.checks import checked
 
+
+@checked()
 def fill_holes(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) -> Float[Tensor, "v c h w"]:
     """Fill the holes of images smoothly, by ever coarser averages of what is around them.
 
@@ -17,6 +20,9 @@ def fill_holes(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) 
 
     Returns:
         The same values where visible, others in the holes.
+
+    Raises:
+        ValueError: If they do not fit the signature; the message names the argument.
 
     Gradient:
         Flows to the visible values.
@@ -31,7 +37,7 @@ def fill_holes(image: Float[Tensor, "v c h w"], visible: Bool[Tensor, "v h w"]) 
     """
     mask = visible[:, None].to(image.dtype)
     known, levels = torch.where(visible[:, None], image, 0.0), []
-    while max(known.shape[2:]) > 1:
+    while max(known.shape[2:]) > 1 and known.numel():
         levels.append((known, mask))
         window = [min(2, size) for size in known.shape[2:]]
         known, mask = (

@@ -19,6 +19,7 @@ from mirage.memory.memory import (
     UpdateReport,
     check_budget,
     check_cameras,
+    check_groups,
     check_views,
     exact,
 )
@@ -53,6 +54,7 @@ class LatentMemory(Memory):
         [0.75, 3.75]
     """
 
+    @no_type_check  # malformed arguments get a ValueError with a way out
     def __init__(
         self,
         surfels: Surfels,
@@ -62,6 +64,11 @@ class LatentMemory(Memory):
         budget_bytes: int | None = None,
         mover: LatentMover | None = None,
     ):
+        if not isinstance(surfels, Surfels):
+            raise ValueError(f"surfels must be Surfels, got {type(surfels).__name__}: use from_view or load")
+        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+            raise ValueError(f"stride must be a positive whole number, got {stride!r}")
+        _check_read(read)
         _check_mover(mover, surfels.features.shape[1], read)
         self.surfels = surfels
         self.mover = mover
@@ -69,6 +76,18 @@ class LatentMemory(Memory):
         self.budget_bytes = budget_bytes
         self._read = read
         self._next_name = int(surfels.name.max()) + 1 if len(surfels.name) else 0
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """Bound on `nbytes`, None for none; a lower one that is set is kept from the next update on."""
+        return self._budget_bytes
+
+    @budget_bytes.setter
+    @no_type_check
+    def budget_bytes(self, budget_bytes: int | None) -> None:
+        """Refuse one that the first view does not fit into. See `check_budget`."""
+        check_budget(budget_bytes, 0 if budget_bytes is None else self.surfels.first_bytes)
+        self._budget_bytes = budget_bytes
 
     @classmethod
     @exact
@@ -108,8 +127,7 @@ class LatentMemory(Memory):
         stride = check_views(latents, depth, cameras, keep)
         if len(latents) != 1:
             raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
-        if read not in READS:
-            raise ValueError(f"read must be one of {', '.join(READS)}, got {read!r}")
+        _check_read(read)
         if dtype not in (None, *FLOATS):
             raise ValueError(f"dtype must be a floating point type of 16, 32 or 64 bits, got {dtype}")
         height, width = latents.shape[2:]
@@ -117,7 +135,6 @@ class LatentMemory(Memory):
         lifted = lift(depth.float(), height, width, keep=keep)
         camera = _on_cells(cameras, height, width, read)
         surfels = Surfels.of_views(stored, lifted, camera, lifted.valid, 0)
-        check_budget(budget_bytes, surfels.nbytes)
         memory = cls(surfels, stride, read=read, budget_bytes=budget_bytes, mover=mover)
         memory._next_name = 1
         return memory
@@ -200,6 +217,7 @@ class LatentMemory(Memory):
         Raises:
             ValueError: If the cameras are malformed, see `read`, or are not one and whole groups.
         """
+        check_groups(cameras, temporal_stride)
         motion = None if self.mover is None else self.mover.motion
         if motion is None or motion.frames != temporal_stride:
             return super().read_video(cameras, temporal_stride)
@@ -315,7 +333,7 @@ class LatentMemory(Memory):
         if (
             set(settings) != {"stride", "read", "budget_bytes", "next_name"}
             or not (whole("stride", 1) and whole("next_name", least) and settings["read"] in READS)
-            or not (settings["budget_bytes"] is None or whole("budget_bytes", 0))
+            or not (settings["budget_bytes"] is None or whole("budget_bytes", surfels.first_bytes))
         ):
             raise ValueError(f"path: {path} has settings that no memory has: {settings}")
         holds = (settings["stride"], surfels.features.shape[1])
@@ -343,6 +361,13 @@ def _stored(latents: Float[Tensor, "v c h w"], dtype: torch.dtype) -> Float[Tens
     return stored
 
 
+@no_type_check
+def _check_read(read: Read) -> None:
+    if read not in READS:
+        raise ValueError(f"read must be one of {', '.join(READS)}, got {read!r}")
+
+
+@no_type_check
 def _check_mover(mover: LatentMover | None, channels: int, read: Read) -> None:
     """Refuse a mover that cannot mend these reads."""
     if mover is None:

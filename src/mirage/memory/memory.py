@@ -87,7 +87,11 @@ class Memory(ABC):
 
         Returns:
             The read at the first frame and at the last one of each group.
+
+        Raises:
+            ValueError: If the cameras are malformed, see `read`, or are not one and whole groups.
         """
+        check_groups(cameras, temporal_stride)
         return self.read(cameras[::temporal_stride])
 
     @abstractmethod
@@ -215,6 +219,59 @@ def check_cameras(cameras: Cameras) -> None:
 
 
 @no_type_check
+def check_groups(cameras: Cameras, temporal_stride: int) -> None:
+    """Refuse cameras that are not those of all frames of a video.
+
+    Args:
+        cameras: The cameras of an argument called `cameras`.
+        temporal_stride: Frames of a group.
+
+    Raises:
+        ValueError: If the cameras are malformed, see `check_cameras`, the stride is no positive whole number, or the
+            cameras are not one and whole groups.
+
+    Example:
+        >>> camera = Cameras(torch.eye(3)[None], torch.eye(4)[None], 2, 3)
+        >>> check_groups(camera[[0, 0, 0]], 4)
+        Traceback (most recent call last):
+        ValueError: cameras must be of 1 + k * 4 frames, one and whole groups, got 3: give those of all frames
+    """
+    check_cameras(cameras)
+    whole = isinstance(temporal_stride, int) and not isinstance(temporal_stride, bool)
+    if not whole or temporal_stride < 1:
+        raise ValueError(f"temporal_stride must be a positive whole number, got {temporal_stride!r}")
+    if len(cameras) % temporal_stride != 1 % temporal_stride:
+        raise ValueError(
+            f"cameras must be of 1 + k * {temporal_stride} frames, one and whole groups, got {len(cameras)}: "
+            "give those of all frames"
+        )
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Refuse what is no dense tensor of floating point of 16, 32 or 64 bits.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+        >>> check_tensor("depth", torch.zeros(2, dtype=torch.int64))
+        Traceback (most recent call last):
+        ValueError: depth must be floating point of 16, 32 or 64 bits, got torch.int64: use .float()
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested tensors" if value.is_nested else value.layout
+        raise ValueError(f"{name} must be a dense tensor, got {kind}: use .to_dense()")
+    if value.dtype not in FLOATS:
+        raise ValueError(f"{name} must be floating point of 16, 32 or 64 bits, got {value.dtype}: use .float()")
+
+
+@no_type_check
 def check_views(
     latents: Float[Tensor, "v c h w"],
     depth: Float[Tensor, "v H W"],
@@ -244,10 +301,7 @@ def check_views(
         ValueError: depth must not be negative nor above 1e+30, got -1 to -1: use 0 where it is unknown
     """
     for name, value in (("latents", latents), ("depth", depth)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}: use torch.as_tensor")
-        if value.layout != torch.strided:
-            raise ValueError(f"{name} must be a dense tensor, got {value.layout}: use .to_dense()")
+        check_tensor(name, value)
     check_cameras(cameras)
     if latents.ndim != 4 or depth.ndim != 3:
         raise ValueError(
@@ -271,6 +325,8 @@ def check_views(
     if keep is not None and (not isinstance(keep, Tensor) or keep.dtype != torch.bool):
         kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
         raise ValueError(f"keep must be a tensor of bool, True on what may be remembered, got {kind}: use keep > 0")
+    if keep is not None and (keep.layout != torch.strided or keep.is_nested):
+        raise ValueError(f"keep must be a dense tensor, got {keep.layout}: use .to_dense()")
     if keep is not None and keep.shape != depth.shape:
         raise ValueError(f"keep must have the shape of depth {tuple(depth.shape)}, got {tuple(keep.shape)}")
     tensors = (latents, depth, cameras.intrinsics) if keep is None else (latents, depth, cameras.intrinsics, keep)
@@ -278,8 +334,6 @@ def check_views(
     if len(devices) > 1:
         raise ValueError(f"latents, depth, cameras and keep must be on one device, got {sorted(devices)}: use .to")
     for name, value in (("latents", latents), ("depth", depth)):
-        if value.dtype not in FLOATS:
-            raise ValueError(f"{name} must be floating point of 16, 32 or 64 bits, got {value.dtype}: use .float()")
         low, high = (float(x) for x in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
         if not (math.isfinite(low) and math.isfinite(high)):
             advice = ": use 0 where it is unknown" if name == "depth" else ""

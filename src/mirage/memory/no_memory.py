@@ -30,7 +30,10 @@ class NoMemory(Memory):
         keep: Bool[Tensor, "1 H W"] | None = None,
     ) -> "NoMemory":
         """Look at the shapes, keep nothing. See `LatentMemory.from_view`."""
-        return cls(latents.shape[1], check_views(latents, depth, cameras, keep), latents.dtype)
+        stride = check_views(latents, depth, cameras, keep)
+        if len(latents) != 1:
+            raise ValueError(f"latents must be of one view, got {len(latents)}: give the others to update")
+        return cls(latents.shape[1], stride, latents.dtype)
 
     def __len__(self) -> int:
         return 0
@@ -41,8 +44,13 @@ class NoMemory(Memory):
         return 0
 
     def read(self, cameras: Cameras) -> MemoryRead:
-        """Zeros, and False everywhere."""
+        """Zeros, and False everywhere. See `LatentMemory.read`."""
         check_cameras(cameras)
+        if cameras.height % self.stride or cameras.width % self.stride:
+            raise ValueError(
+                f"cameras must be of a size that the stride {self.stride} divides, got {cameras.height} x "
+                f"{cameras.width}: use cameras.resize or crop"
+            )
         shape = (len(cameras), cameras.height // self.stride, cameras.width // self.stride)
         device = cameras.cam_from_world.device
         nothing = torch.zeros(shape, dtype=torch.bool, device=device)

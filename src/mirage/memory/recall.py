@@ -1,5 +1,6 @@
 """Recall: which past frames saw what the target views see."""
 
+from numbers import Real
 from typing import no_type_check
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from mirage.camera.cameras import Cameras
-from mirage.memory.memory import FLOATS, check_cameras
+from mirage.memory.memory import check_cameras, check_tensor
 
 POINTS = 1024  # points that are looked at: evenly spread ones, if there are more
 PAIRS_AT_ONCE = 1 << 16  # frames x points compared in one go
@@ -109,10 +110,8 @@ def _seen(
 def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int, threshold: float, tolerance: float) -> None:
     check_cameras(cameras)
     for name, value in (("points", points), ("depth", depth)):
-        if not isinstance(value, Tensor) or value.dtype not in FLOATS:
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name} must be floating point of 16, 32 or 64 bits, got {got}")
-    if points.ndim != 2 or points.shape[1] != 3 or depth.ndim != 3:
+        check_tensor(name, value)
+    if points.ndim != 2 or points.shape[1] != 3 or depth.ndim != 3 or not depth.shape[1] * depth.shape[2]:
         raise ValueError(
             f"points must be (n, 3) and depth (f, h, w), got {tuple(points.shape)} and {tuple(depth.shape)}"
         )
@@ -120,7 +119,8 @@ def _check(points: Tensor, cameras: Cameras, depth: Tensor, k: int, threshold: f
         raise ValueError(f"cameras and depth must be of as many frames, got {len(cameras)} and {len(depth)}")
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a positive whole number, got {k=}")
-    if not tolerance >= 0 or threshold != threshold:
+    numbers = isinstance(tolerance, Real) and isinstance(threshold, Real)
+    if not numbers or not tolerance >= 0 or threshold != threshold:
         raise ValueError(f"tolerance must not be negative and threshold a number, got {tolerance} and {threshold}")
     for name, value in (("points", points), ("depth", depth)):
         if value.device != cameras.intrinsics.device:

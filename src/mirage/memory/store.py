@@ -124,6 +124,12 @@ class Surfels:
         return sum(t[:0].new_empty(t.shape[1:]).nbytes for key, t in self.tensors.items() if key in PER_VIEW)
 
     @property
+    def first_bytes(self) -> int:
+        """Bytes of the first view."""
+        first = int(self.observed.sum())
+        return first * self.element_bytes + (self.view_bytes if first else 0)
+
+    @property
     def center(self) -> Float32[Tensor, "n 2"]:
         """Centre (x, y) of each element in its source grid, in cells."""
         width = self.grid[1]
