@@ -97,7 +97,7 @@ def test_no_points(tmp_path):
     view = camera()
     memory = LatentMemory.from_view(torch.zeros(1, 3, 5, 7), torch.zeros(1, 5, 7), view)
     assert export_ply(memory, Colours(), tmp_path / "points.ply") == 0
-    with pytest.raises(ValueError, match="batch must be positive"):
+    with pytest.raises(ValueError, match="batch must be a positive whole number, got -1"):
         export_ply(memory, Colours(), tmp_path / "points.ply", batch=-1)
     assert b"element vertex 0\n" in (tmp_path / "points.ply").read_bytes()
 
@@ -108,3 +108,17 @@ def test_a_codec_of_another_stride_is_refused(memory, tmp_path):
     with pytest.raises(ValueError, match="stride 8 and 3 channels like the memory, got stride 16 and 3"):
         export_ply(memory, codec, tmp_path / "points.ply")
     assert not (tmp_path / "points.ply").exists()
+
+
+def test_what_cannot_be_exported_is_refused(memory, tmp_path, unchecked):
+    good = dict(memory=memory, codec=Colours(), path=tmp_path / "points.ply", batch=8)
+    for name, bad in (
+        ("memory", None),
+        ("codec", torch.nn.Identity()),
+        ("path", None),
+        ("batch", 1.5),
+        ("batch", True),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            export_ply(**good | {name: bad})
+    assert not list(tmp_path.iterdir())

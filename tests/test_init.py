@@ -32,3 +32,32 @@ def test_help_needs_no_model_code():
     code += "\nprint([p for p in ('torch', 'diffusers', 'transformers') if p in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+ALONE = """
+import socket
+import sys
+
+for package in ("diffusers", "transformers", "accelerate", "huggingface_hub", "av"):
+    sys.modules[package] = None  # importing it fails
+
+def refuse(*args):
+    raise AssertionError("a connection")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+import torch
+from mirage import Cameras, LatentMemory
+from mirage.memory import recall
+
+camera, latents, depth = Cameras.from_fov(1.0, 16, 24), torch.randn(1, 4, 2, 3), torch.ones(1, 16, 24)
+memory = LatentMemory.from_view(latents, depth, camera)
+memory.update(latents, depth, camera)
+memory.save(sys.argv[1])
+memory = LatentMemory.load(sys.argv[1])
+assert (memory.read(camera).features == latents).all() and len(recall(memory.surfels.points, camera, depth)[0]) == 1
+"""
+
+
+def test_the_memory_needs_no_model_code_and_no_network(tmp_path):
+    done = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path / "a")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -56,11 +56,17 @@ def export_ply(
         The number of points.
 
     Raises:
-        ValueError: If stride or channels of memory and codec differ, or `batch` is not positive.
+        ValueError: If stride or channels of memory and codec differ, or an argument is malformed.
         OSError: In one sentence, if the file cannot be written.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be positive, got {batch}")
+    if not isinstance(memory, LatentMemory):
+        raise ValueError(f"memory must be a LatentMemory, got {type(memory).__name__}")
+    if not isinstance(codec, LatentCodec):
+        raise ValueError(f"codec must be a LatentCodec, got {type(codec).__name__}: derive yours from it")
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the path of a file, got {path!r}")
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be a positive whole number, got {batch!r}")
     channels = memory.surfels.features.shape[1]
     if (memory.stride, channels) != (codec.stride, codec.channels):
         raise ValueError(

@@ -224,3 +224,14 @@ def test_all_kinds_refuse_the_same_cameras(memory, unchecked):
         type(memory).from_view(
             FEATURES[:0], DEPTH[:0], SOURCE[:0], frames=torch.zeros(0, 3, 40, 56), **CODEC[type(memory)]
         )
+
+
+def test_another_default_dtype_is_refused():
+    memory = LatentMemory.from_view(FEATURES, DEPTH, SOURCE)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for call in (memory.update, LatentMemory.from_view, lambda *views: memory.read(views[2])):
+            with pytest.raises(ValueError, match="default dtype must be float32, in which geometry is kept"):
+                call(FEATURES, DEPTH, SOURCE)
+    finally:
+        torch.set_default_dtype(torch.float32)

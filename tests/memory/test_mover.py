@@ -149,6 +149,12 @@ def test_bad_movers_are_named(unchecked):
         LatentMemory.from_view(*view, mover="mover")
     with pytest.raises(ValueError, match="must be positive"):
         LatentMover(channels=3, split=0)
+    with pytest.raises(ValueError, match="must be positive whole numbers, got channels='3'"):
+        LatentMover(channels="3")
+    with pytest.raises(ValueError, match="motion must be a dict"):
+        LatentMover(channels=3, motion=4)
+    with pytest.raises(ValueError, match="folder must be the path of a folder, got None"):
+        LatentMover.from_pretrained(None)
 
 
 def test_any_place_in_the_world_is_the_same():

@@ -136,6 +136,9 @@ def exact(method: Callable) -> Callable:
     Returns:
         The same, whatever region it is called in.
 
+    Raises:
+        ValueError: When it is called, if torch's default dtype is another than float32.
+
     Example:
         >>> double = exact(lambda x: x @ (2 * torch.eye(2)))
         >>> with torch.autocast("cpu", torch.bfloat16):
@@ -145,6 +148,11 @@ def exact(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def outside(*args: object, **options: object) -> object:
+        if torch.get_default_dtype() != torch.float32:
+            raise ValueError(
+                f"torch's default dtype must be float32, in which geometry is kept, got {torch.get_default_dtype()}: "
+                "give the dtype where tensors are made instead of torch.set_default_dtype"
+            )
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return method(*args, **options)
 

@@ -29,8 +29,9 @@ class GroupMotion(nn.Module):
 
     def __init__(self, *, channels: int, frames: int, width: int = 96, blocks: int = 2):
         super().__init__()
-        if min(channels, frames - 1, width, blocks) < 1:
-            raise ValueError("channels, width and blocks must be positive and frames at least 2, got "
+        sizes = (channels, frames, width, blocks)
+        if not all(type(size) is int and size > 0 for size in sizes) or frames < 2:
+            raise ValueError("channels, width and blocks must be positive whole numbers and frames at least 2, got "
                              f"{channels=}, {frames=}, {width=}, {blocks=}")  # fmt: skip
         self.config = {"frames": frames, "width": width, "blocks": blocks}
         self.frames = frames

@@ -61,13 +61,17 @@ class LatentMover(nn.Module):
         motion: Makes video latents of the reads of a group of frames; None for a mover of pictures alone.
     """
 
+    @no_type_check  # malformed arguments get a ValueError with a way out
     def __init__(
         self, *, channels: int, split: int = 4, features: int = 16, width: int = 128, motion: dict | None = None
     ):
         super().__init__()
-        if min(channels, split, features, width) < 1:
-            raise ValueError(f"channels, split, features and width must be positive, got {channels=}, {split=}, "
-                             f"{features=}, {width=}")  # fmt: skip
+        sizes = (channels, split, features, width)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError("channels, split, features and width must be positive whole numbers, got "
+                             f"{channels=}, {split=}, {features=}, {width=}")  # fmt: skip
+        if not isinstance(motion, dict | None):
+            raise ValueError(f"motion must be a dict of the arguments of GroupMotion or None, got {motion!r}")
         self.config = {"channels": channels, "split": split, "features": features, "width": width}
         self.channels, self.split = channels, split
         inner = features * split**2
@@ -171,6 +175,8 @@ class LatentMover(nn.Module):
         Raises:
             ValueError: If a file is missing, damaged or of something else.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"folder must be the path of a folder, got {folder!r}")
         folder = Path(folder)
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
