@@ -47,6 +47,19 @@ def test_the_larger_surface_wins_and_the_edge_is_marked():
     assert left[2] == pytest.approx(0.5 + 0.375)  # the far wall's part of the second cell
 
 
+def test_a_surface_that_ends_at_the_centre_of_a_cell_reaches_no_further():
+    """Seen from the side, what lies behind its rim is not the surface's: it is a hole."""
+    depth = torch.full((1, 6, 16), 8.0)
+    depth[:, :, 6:13] = 2.0  # the right half of the second cell, all of the third, a quarter of the fourth
+    for axis in (0, 1):
+        grid = (1, 4) if axis == 0 else (4, 1)
+        maps = depth if axis == 0 else depth.mT.contiguous()
+        plane, _, edge, reach = (x.flatten(1, 2)[0] for x in lift_planes(maps, maps > 0, *grid))
+        assert torch.allclose(1 / plane[:, 0], torch.tensor([8.0, 2.0, 2.0, 8.0]), rtol=1e-4)
+        assert edge.tolist() == [False, True, False, True]
+        assert reach[1, 2 * axis].item() == 0.0 and reach[1, 2 * axis + 1] > 0.5
+
+
 def test_only_usable_pixels_count():
     depth = torch.full((1, 6, 9), 3.0)
     usable = torch.ones_like(depth, dtype=torch.bool)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mirage.kernels import compiled, reference
 from mirage.kernels.compiled import INF, ONE, ZERO, array, each, jit
 
-RIDGE, STEEP, LEAST_BOX, TINY = np.float32(1e-4), np.float32(0.8), np.float32(0.05), np.float32(1e-12)
+RIDGE, STEEP, TINY = np.float32(1e-4), np.float32(0.8), np.float32(1e-12)
 
 
 def cell_planes(
@@ -223,7 +223,7 @@ def _edge_cell(disparity, usable, x, y, tolerance, plane, box, other, other_box)
     plane[0] = min(max(plane[0], least), most)
 
     # 2. Boxes, and the middle of the rest.
-    box[:], other_box[:] = LEAST_BOX, -INF
+    box[:], other_box[:] = ZERO, -INF
     column[:] = ZERO
     number = ZERO
     for r in range(rows):

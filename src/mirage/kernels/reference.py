@@ -81,7 +81,7 @@ def cell_planes(
             plane[edge] = _fit(x, y, rows, disparity[edge], part)[0]
             rest = _largest_surface(disparity[edge], mask[edge] & ~part, tolerance)
             side = torch.stack([left, right, top, bottom], -1)
-            box[edge] = torch.where(part[..., None], side, -torch.inf).amax(-2).clamp(min=0.05)
+            box[edge] = torch.where(part[..., None], side, -torch.inf).amax(-2).clamp(min=0)
             other_box[edge] = torch.where(rest[..., None], side, -torch.inf).amax(-2)
             size = rest.sum(-1).clamp(min=1)
             mean = lambda value: _total(torch.where(rest, value, 0.0), rows) / size
