@@ -213,6 +213,17 @@ def test_parts_are_added_to_those_of_an_earlier_run(tmp_path, monkeypatch):
     assert tuple(json.loads((tmp_path / "memory.json").read_text())) == ("loops", "growth")
 
 
+def test_parts_that_another_run_measures_meanwhile_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIRAGE_KERNELS", "reference")
+
+    def tell(text: str) -> None:
+        if "growth" in text and not (tmp_path / "memory.json").exists():
+            run(MemoryBench(parts=("loops",), quick=True), tmp_path, command="another", tell=str)
+
+    page = run(MemoryBench(parts=("growth",), quick=True), tmp_path, command="this one", tell=tell)
+    assert "`another`" in page and "`this one`" in page
+
+
 def test_the_script_for_a_gpu_runs_at_toy_size(monkeypatch, capsys):
     script = Path(__file__).parents[2] / "benchmarks" / "gpu" / "memory.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--small"])

@@ -75,7 +75,7 @@ def run(config: MemoryBench, out: str | os.PathLike, *, command: str, tell: Call
         trouble = "cannot be written to" if there.is_dir() else "is a file"
         raise ValueError(f"out must be a folder, or the name of a new one, got {out}: {there} {trouble}")
     file = out / "memory.json"
-    done = _earlier(file)
+    _earlier(file)  # refused at once if it is something else
     if config.threads:
         torch.set_num_threads(config.threads)
     machine = hardware()
@@ -88,7 +88,7 @@ def run(config: MemoryBench, out: str | os.PathLike, *, command: str, tell: Call
         part = _MEASURES[name](config, say)
         about = {"hardware": machine, "command": command, "quick": config.quick, "date": date.today().isoformat()}
         seconds = round(time.perf_counter() - start, 1)
-        done[name] = about | {"seconds": seconds} | part.to_json()
+        done = _earlier(file) | {name: about | {"seconds": seconds} | part.to_json()}  # others may measure parts too
         done = {name: done[name] for name in PARTS if name in done}
         write_json(file, done)
         say("done")
