@@ -1,6 +1,7 @@
 """What a measurement says: tables, aims and curves, as JSON, Markdown and one picture."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def draw(path: Path, plots: Sequence[Curves]) -> None:
                 axes.set_yscale("log")
             elif not plot.bars:
                 axes.set_ylim(bottom=0)
-            axes.set_title(plot.title)
+            axes.set_title(textwrap.fill(plot.title, 40))
             axes.set_xlabel(plot.x)
             axes.set_ylabel(plot.y)
             axes.grid(alpha=0.3)
