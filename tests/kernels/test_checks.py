@@ -22,6 +22,10 @@ SURFELS = ELEMENTS | {
 HITS = {"chosen": torch.arange(-1, 8), "hit": torch.full((9, 2), 0.5)}
 GOOD = {
     ops.splat_nearest: {"points": POINTS, "features": POINTS.half(), **VIEWS, "height": 6, "width": 5, "near": 0.1},
+    ops.splat_cells: {
+        **{"features": torch.ones(60, 3), **ELEMENTS, "source_width": 5, "source_intrinsics": K},
+        **{"source_cam_from_world": POSE, **VIEWS, "height": 6, "width": 5, "near": 0.1},
+    },
     ops.lift_planes: {"depth": torch.ones(2, 9, 6), "usable": torch.ones(2, 9, 6) > 0, "height": 3, "width": 2},
     ops.splat_surfels: SURFELS | VIEWS | {"height": 9, "width": 7, "near": 0.1, "tolerance": 0.05},
     ops.gather: {"features": torch.ones(60, 3), **ELEMENTS, "lookup": LOOKUP, **HITS, "tolerance": 0.1},

@@ -126,6 +126,47 @@ def test_nearest_points_on_borders_and_runs_out_of_sight():
 
 
 @few
+@given(
+    st.integers(0, 999), sizes, st.integers(1, 5), st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 4), sizes,
+    st.sampled_from([0.0, 0.5, 4.0]), st.sampled_from([0.0, 1e3, 1e7, 1e30]), st.booleans(),
+)  # fmt: skip
+@example(0, (70, 81), 2, 1.0, 3, (10, 21), 4.0, 0.0, False)
+@example(1, (1, 1), 1, 1.0, 1, (1, 1), 0.1, 0.0, False)
+@example(2, (13, 21), 5, 0.4, 3, (10, 21), 1.0, 0.0, True)
+def test_nearest_cells(seed, grid, sources, share, views, size, spread, shift, shuffled):
+    """What no view can see is passed over, and nothing else: the same bits as all points, whatever their order."""
+    e, generator = elements(seed, grid, sources, share, spread, shift), torch.Generator().manual_seed(seed)
+    keys = ("plane", "cell", "source")
+    e["plane"][torch.rand(len(e["plane"]), generator=generator) < 0.02, 0] *= -1
+    if shuffled:
+        order = torch.randperm(len(e["plane"]), generator=generator)
+        e |= {key: e[key][order] for key in keys}
+    cells = (*(e[key] for key in keys), grid[1], e["source_intrinsics"], e["source_cam_from_world"])
+    target = targets(seed, views, size, spread, shift)
+    features = torch.randn(len(e["plane"]), 3, generator=generator).half()
+    results = both(ops.splat_cells, features, *cells, *target)
+    image, index, depth = results[0]
+    assert same_bits(*results)
+    assert same_bits((image, index), ops.splat_nearest(ops.surfel_points(*cells), features, *target))
+    assert ((depth > 0) == (index >= 0)).all() and (depth[index < 0] == 0).all()
+
+
+def test_most_cells_are_out_of_sight_and_the_others_are_all_drawn(generator):
+    """A camera walks away from where most was seen: few groups are in its view, none of them is lost."""
+    e = elements(6, (44, 80), 9, 1.0, 0.0)
+    e["source_cam_from_world"][:, 2, 3] = torch.arange(9.0)  # each a step further back
+    e["source_cam_from_world"][5:, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
+    cells = (e["plane"], e["cell"], e["source"], 80, e["source_intrinsics"], e["source_cam_from_world"])
+    k, pose, *size = targets(6, 3, (44, 80), 0.1)
+    pose[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0])) @ pose[1, :3, :3]
+    k[2, :2, :2] *= 20  # through a telescope
+    features = torch.arange(len(e["plane"]), dtype=torch.float32)[:, None]
+    (image, index, _), fast = both(ops.splat_cells, features, *cells, k, pose, *size)
+    assert same_bits((image, index), fast[:2]) and (index >= 0).flatten(1).any(1).all()
+    assert (image[:, 0][index >= 0] == index[index >= 0]).all()
+
+
+@few
 @given(st.integers(0, 999), st.integers(1, 3), sizes, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 @example(0, 2, (1, 1), (16, 16))
 @example(1, 2, (5, 7), (16, 16))

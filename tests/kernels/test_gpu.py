@@ -92,6 +92,17 @@ def test_nearest_of_points_behind_and_of_equal_depth():
     assert check(ops.splat_nearest, points[:1], torch.ones(1, 1), *ONE, 1, 1)[1].item() == -1
 
 
+@pytest.mark.parametrize("height, width, focal", [(9, 14, 9.0), (5, 3, 3.0)])
+def test_nearest_cells(generator, height, width, focal):
+    (plane, cell, _, _, source), views, _ = patches(generator)
+    features, target = (
+        torch.randn(75, 3, generator=generator),
+        (cameras(9.0, width / 2, height / 2, 2), around(generator, 2)),
+    )
+    _, index, depth = check(ops.splat_cells, features, plane, cell, source, 5, *views[2:], *target, height, width)
+    assert (index >= 0).any() and ((depth > 0) == (index >= 0)).all()
+
+
 @pytest.mark.parametrize("height, width, focal", [(9, 14, 11.0), (1, 1, 2.0), (13, 3, 40.0)])
 def test_surfels(generator, height, width, focal):
     elements, views, _ = patches(generator)
@@ -225,6 +236,7 @@ def test_no_host_sync(generator):
     chosen, hit, who = torch.arange(75), torch.rand(75, 2) + 1, torch.zeros(301, dtype=torch.int64)
     calls = [
         (ops.splat_nearest, (points, points, *target, 9, 14), {}),
+        (ops.splat_cells, (points[:75], plane, cell, source, 5, *views[2:], *target, 9, 14), {}),
         (ops.splat_surfels, (*elements, *views, *target, 9, 14), {}),
         (ops.gather, (torch.ones(75, 8).half(), plane, cell, source, lookup, chosen, hit), {}),
         (ops.lift_planes, (depth, usable, 2, 3), {}),
@@ -255,7 +267,7 @@ def waits(tree: ast.AST) -> list[str]:
 
 
 def test_no_call_brings_a_value_to_the_host():
-    shared = {"joined_reach"}  # what is taken from the reference
+    shared = {"joined_reach", "nearest_of_keys"}  # what is taken from the reference
     body = ast.parse((KERNELS / "reference.py").read_text()).body
     body = [n for n in body if isinstance(n, ast.FunctionDef) and n.name in shared]
     assert len(body) == len(shared)
@@ -291,7 +303,7 @@ def record(kernel, grid, *args, **constants):
 
 zero = torch.zeros(1, 3)
 try:
-    gpu.nearest_index(zero, *test_gpu.ONE, 1, 1, 1e-3)
+    gpu.nearest_points(zero, *test_gpu.ONE, 1, 1, 1e-3)
 except ValueError as error:
     print(error)
 gpu.launch = gpu_lift.launch = record
@@ -300,7 +312,7 @@ elements, views, lookup = test_gpu.patches(generator)
 target, points = (test_gpu.cameras(11.0, 7.2, 4.4, 2), test_gpu.around(generator, 2)), test_gpu.cloud(generator)
 plane, cell, _, _, source = elements
 who = torch.zeros(len(points), dtype=torch.int64)
-gpu.nearest_index(points, *target, 9, 14, 1e-3)
+gpu.nearest_points(points, *target, 9, 14, 1e-3)
 gpu.surfel_hits(*elements, *views, *target, 9, 14, 1e-3, 0.05)
 gpu.gather_rows(torch.ones(75, 48).half(), plane, cell, source, lookup, who, torch.rand(len(points), 2), 0.1)
 gpu.cell_planes(*test_gpu.rooms(generator, 32, 48), 2, 3, 0.05)

@@ -1,9 +1,9 @@
 """The door: which module does the arithmetic of an operation, chosen from the device of its tensors on first use.
 
-A backend has the functions of `reference`: `nearest_index`, `rows`, `cell_planes`, `surfel_hits`, `surfel_points`,
-`gather_rows`, `seen_through` and `voxel_overlap`, with its arguments and results. `reference` runs everywhere, `cpu`
-(numba) where tensors are on the CPU, `gpu` (Triton) where they are on CUDA. The environment variable MIRAGE_KERNELS,
-and `use` before it, name one for all devices.
+A backend has the functions of `reference`: `nearest_points`, `nearest_cells`, `rows`, `cell_planes`, `surfel_hits`,
+`surfel_points`, `gather_rows`, `seen_through` and `voxel_overlap`, with its arguments and results. `reference` runs
+everywhere, `cpu` (numba) where tensors are on the CPU, `gpu` (Triton) where they are on CUDA. The environment variable
+MIRAGE_KERNELS, and `use` before it, name one for all devices.
 """
 
 import contextlib

@@ -11,162 +11,20 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
-from mirage.kernels import compiled, reference
-from mirage.kernels.compiled import HALF, INF, ONE, ROUNDING, ZERO, array, each, jit, parts
+from mirage.kernels import reference
+from mirage.kernels.compiled import HALF, ONE, ZERO, array, each, jit, parts
 from mirage.kernels.cpu_hits import surfel_hits as surfel_hits
 from mirage.kernels.cpu_lift import cell_planes as cell_planes
+from mirage.kernels.cpu_nearest import nearest_cells as nearest_cells
+from mirage.kernels.cpu_nearest import nearest_points as nearest_points
+from mirage.kernels.cpu_nearest import rows as rows
+from mirage.kernels.cpu_nearest import surfel_points as surfel_points
 from mirage.kernels.reference import voxel_overlap as voxel_overlap
 
-GROUP = 16  # points that are passed over together
 BLOCK = 512  # points that are projected in one go
 
 
-# --- nearest point and free space ---------------------------------------------------------------------------------
-
-
-def nearest_index(
-    points: Float32[Tensor, "n 3"],
-    intrinsics: Float32[Tensor, "v 3 3"],
-    cam_from_world: Float32[Tensor, "v 4 4"],
-    height: int,
-    width: int,
-    near: float,
-) -> Int64[Tensor, "v {height*width}"]:
-    """See `splat_nearest`."""
-    k, pose, ranges = array(intrinsics), array(cam_from_world), parts(len(points), GROUP)
-    index = torch.empty(len(k), height * width, dtype=torch.int64)
-    columns, boxes = array(points.T), np.empty((6, -(-len(points) // GROUP)), np.float32)
-    index_ = index.numpy()
-
-    def part(number: int) -> None:
-        some = ranges[number]
-        _boxes(columns, boxes, some.start // GROUP, -(-some.stop // GROUP))
-
-    def view(v: int) -> None:
-        _nearest(columns, boxes, k[v], pose[v], height, width, np.float32(near), index_[v])
-
-    each(len(ranges), len(points), part)
-    each(len(k), len(k) * len(points), view)
-    return index
-
-
-def rows(features: Float[Tensor, "n c"], index: Int64[Tensor, " m"]) -> Float[Tensor, "m c"]:
-    """See `splat_nearest`."""
-    empty = (index < 0).nonzero()[:, 0]
-    return features.index_select(0, index.clamp(min=0)).index_fill_(0, empty, 0)
-
-
-@jit
-def _boxes(columns, boxes, first, last):
-    """Middle and half extent of some groups of points."""
-    for axis in range(3):
-        column = columns[axis]
-        for group in range(first, last):
-            low, high = INF, -INF
-            for value in column[group * GROUP : (group + 1) * GROUP]:
-                low, high = value if value < low else low, value if value > high else high
-            boxes[axis, group], boxes[3 + axis, group] = HALF * (low + high), HALF * (high - low)
-
-
-@jit
-def _seen_groups(planes, scales, boxes, seen):
-    """Mark the groups whose box is not on the far side of one of the half-spaces, by more than rounding."""
-    seen[:] = True
-    for i in range(len(planes)):
-        a, b, c, d = planes[i, 0], planes[i, 1], planes[i, 2], planes[i, 3]
-        slack = np.float32(ROUNDING)
-        e, f, g, h = slack * scales[i, 0], slack * scales[i, 1], slack * scales[i, 2], slack * scales[i, 3]
-        for group in range(boxes.shape[1]):
-            x, y, z = boxes[0, group], boxes[1, group], boxes[2, group]
-            dx, dy, dz = boxes[3, group], boxes[4, group], boxes[5, group]
-            most = d + h + (a * x + b * y + c * z) + (abs(a) * dx + abs(b) * dy + abs(c) * dz)
-            most += e * (abs(x) + dx) + f * (abs(y) + dy) + g * (abs(z) + dz)
-            seen[group] &= most >= ZERO
-
-
-@jit
-def _borders(k, pose, height, width):
-    """Half-spaces that hold all that is in a picture: in front, right of its left border, and so on."""
-    planes = np.zeros((5, 4), np.float64)
-    for j in range(4):
-        x, y, z = np.float64(pose[0, j]), np.float64(pose[1, j]), np.float64(pose[2, j])
-        planes[0, j] = z
-        planes[1, j] = k[0, 0] * x + k[0, 2] * z
-        planes[2, j] = (width - k[0, 2]) * z - k[0, 0] * x
-        planes[3, j] = k[1, 1] * y + k[1, 2] * z
-        planes[4, j] = (height - k[1, 2]) * z - k[1, 1] * y
-    return planes
-
-
-@jit
-def _scales(k, pose, height, width):
-    """Size of the terms of `_borders`, for the width of the bounds."""
-    scales = np.zeros((5, 4), np.float64)
-    for j in range(4):
-        x, y, z = abs(np.float64(pose[0, j])), abs(np.float64(pose[1, j])), abs(np.float64(pose[2, j]))
-        across = abs(k[0, 0]) * x + (abs(k[0, 2]) + width) * z
-        down = abs(k[1, 1]) * y + (abs(k[1, 2]) + height) * z
-        scales[0, j], scales[1, j], scales[2, j], scales[3, j], scales[4, j] = z, across, across, down, down
-    return scales
-
-
-@jit
-def _project(xs, ys, zs, k, pose, u, v, z):
-    """Column, row and depth of a few points, as in the reference."""
-    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
-    r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
-    r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
-    r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
-    for i in range(len(xs)):
-        px, py, pz = xs[i], ys[i], zs[i]
-        depth = ((r20 * px + r21 * py) + r22 * pz) + t2
-        safe = depth if depth > ZERO else ONE
-        u[i] = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
-        v[i] = fy * ((((r10 * px + r11 * py) + r12 * pz) + t1) / safe) + cy
-        z[i] = depth
-
-
-@jit
-def _nearest(columns, boxes, k, pose, height, width, near, index):
-    planes, scales = _borders(k, pose, height, width), _scales(k, pose, height, width)
-    groups, seen = boxes.shape[1], np.empty(boxes.shape[1], np.bool_)
-    _seen_groups(planes.astype(np.float32), scales.astype(np.float32), boxes, seen)
-    z, cells = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
-    best, won = np.full(height * width + 1, INF, np.float32), np.full(height * width + 1, -1, np.int32)
-    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
-    r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
-    r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
-    r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
-    tall, wide, step, none, group = np.float32(height), np.float32(width), np.int32(width), np.int32(height * width), 0
-    best[none] = -INF  # points outside win nothing there
-    while group < groups:
-        if not seen[group]:
-            group += 1
-            continue
-        first = group
-        while group < groups and group < first + BLOCK // GROUP and seen[group]:
-            group += 1
-        start = first * GROUP
-        xs, ys, zs = (
-            columns[0][start : group * GROUP],
-            columns[1][start : group * GROUP],
-            columns[2][start : group * GROUP],
-        )
-        for i in range(len(xs)):  # as in the reference
-            px, py, pz = xs[i], ys[i], zs[i]
-            depth = ((r20 * px + r21 * py) + r22 * pz) + t2
-            safe = depth if depth > ZERO else ONE
-            u = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
-            v = fy * ((((r10 * px + r11 * py) + r12 * pz) + t1) / safe) + cy
-            inside = (depth > near) & (u >= ZERO) & (u < wide) & (v >= ZERO) & (v < tall)
-            x, y = u if inside else ZERO, v if inside else ZERO
-            cell = np.int32(np.int32(y) * step + np.int32(x))
-            z[i], cells[i] = depth, cell if inside else none
-        for i in range(len(xs)):
-            if z[i] < best[cells[i]]:  # of equals the first: indices rise
-                best[cells[i]], won[cells[i]] = z[i], start + i
-    for cell in range(height * width):
-        index[cell] = won[cell]
+# --- free space ---------------------------------------------------------------------------------------------------
 
 
 def seen_through(
@@ -229,48 +87,20 @@ def _seen(xs, ys, zs, plane, lookup, intrinsics, cam_from_world, factor, strict,
                 total[start + i] += free
 
 
-def surfel_points(
-    plane: Float32[Tensor, "n 3"],
-    cell: Int[Tensor, " n"],
-    source: Int[Tensor, " n"],
-    width: int,
-    matrix: Float32[Tensor, "s 3 3"],
-    center: Float32[Tensor, "s 3"],
-) -> Float32[Tensor, "n 3"]:
-    """See `surfel_points`."""
-    if len(plane) < compiled.SMALL:
-        return reference.surfel_points(plane, cell, source, width, matrix, center)
-    out, which = torch.empty(3, len(plane)), parts(len(plane))  # a coordinate after the other, as `nearest_index` wants
-    given = array(plane), array(cell, torch.int32), array(source, torch.int32)
-    out_, matrix_, center_ = out.numpy(), array(matrix), array(center)
-
-    def part(number: int) -> None:
-        some = which[number]
-        _points(*(value[some] for value in given), np.int32(width), matrix_, center_, *(axis[some] for axis in out_))
-
-    each(len(which), len(plane), part)
-    return out.T
-
-
 @jit
-def _points(plane, cell, source, width, matrix, center, xs, ys, zs):
-    """World points of the centres of cells, run by run of one source."""
-    first, across = 0, 1.0 / width
-    while first < len(cell):
-        s, last = source[first], first
-        while last < len(cell) and source[last] == s:
-            last += 1
-        m, c = matrix[s], center[s]
-        m00, m01, m02, c0 = m[0, 0], m[0, 1], m[0, 2], c[0]
-        m10, m11, m12, c1 = m[1, 0], m[1, 1], m[1, 2], c[1]
-        m20, m21, m22, c2 = m[2, 0], m[2, 1], m[2, 2], c[2]
-        for e in range(first, last):
-            row = np.int32((cell[e] + 0.5) * across)
-            x, y, inverse = np.float32(cell[e] - row * width) + HALF, np.float32(row) + HALF, plane[e, 0]
-            xs[e] = ((m00 * x + m01 * y) + m02) / inverse + c0
-            ys[e] = ((m10 * x + m11 * y) + m12) / inverse + c1
-            zs[e] = ((m20 * x + m21 * y) + m22) / inverse + c2
-        first = last
+def _project(xs, ys, zs, k, pose, u, v, z):
+    """Column, row and depth of a few points, as in the reference."""
+    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    r00, r01, r02, t0 = pose[0, 0], pose[0, 1], pose[0, 2], pose[0, 3]
+    r10, r11, r12, t1 = pose[1, 0], pose[1, 1], pose[1, 2], pose[1, 3]
+    r20, r21, r22, t2 = pose[2, 0], pose[2, 1], pose[2, 2], pose[2, 3]
+    for i in range(len(xs)):
+        px, py, pz = xs[i], ys[i], zs[i]
+        depth = ((r20 * px + r21 * py) + r22 * pz) + t2
+        safe = depth if depth > ZERO else ONE
+        u[i] = fx * ((((r00 * px + r01 * py) + r02 * pz) + t0) / safe) + cx
+        v[i] = fy * ((((r10 * px + r11 * py) + r12 * pz) + t1) / safe) + cy
+        z[i] = depth
 
 
 # --- backward gather ----------------------------------------------------------------------------------------------

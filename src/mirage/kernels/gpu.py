@@ -21,7 +21,8 @@ from mirage.kernels.reference import rows, surfel_points
 __all__ = [
     "cell_planes",
     "gather_rows",
-    "nearest_index",
+    "nearest_cells",
+    "nearest_points",
     "rows",
     "seen_through",
     "surfel_hits",
@@ -36,21 +37,39 @@ SLOP = tl.constexpr(reference.SLOP)
 INFINITY = tl.constexpr(float("inf"))
 
 
-def nearest_index(
+def nearest_points(
     points: Float32[Tensor, "n 3"],
     intrinsics: Float32[Tensor, "v 3 3"],
     cam_from_world: Float32[Tensor, "v 4 4"],
     height: int,
     width: int,
     near: float,
-) -> Int64[Tensor, "v {height*width}"]:
+) -> tuple[Int64[Tensor, "v {height*width}"], Float32[Tensor, "v {height*width}"]]:
     """See `splat_nearest`."""
     count, views, block = len(points), len(intrinsics), 256
     best = torch.full((views, height * width), EMPTY, device=points.device)
     cameras = (intrinsics.contiguous(), cam_from_world.contiguous())
     grid = (triton.cdiv(count, block), views)
     launch(_nearest, grid, points.contiguous(), *cameras, best, count, height, width, near, BLOCK=block)
-    return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF)
+    return reference.nearest_of_keys(best)
+
+
+def nearest_cells(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    columns: int,
+    matrix: Float32[Tensor, "s 3 3"],
+    center: Float32[Tensor, "s 3"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    near: float,
+) -> tuple[Int64[Tensor, "v {height*width}"], Float32[Tensor, "v {height*width}"]]:
+    """See `splat_cells`."""
+    points = surfel_points(plane, cell, source, columns, matrix, center)
+    return nearest_points(points, intrinsics, cam_from_world, height, width, near)
 
 
 @triton.jit(do_not_specialize=["count"])

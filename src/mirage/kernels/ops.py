@@ -76,13 +76,115 @@ def splat_nearest(
     """
     if min(near, height, width) <= 0:
         raise ValueError(f"near, height and width must be positive, got {near=}, {height=}, {width=}")
-    if not len(points):
-        empty = torch.full((len(intrinsics), height, width), -1, device=points.device)
-        return features.new_zeros(len(intrinsics), features.shape[1], height, width), empty
-    module = backend.of(points)
-    index = module.nearest_index(points, intrinsics, cam_from_world, height, width, near)
-    image = module.rows(features, index.flatten()).unflatten(0, index.shape)
-    return image.transpose(1, 2).unflatten(2, (height, width)), index.unflatten(1, (height, width))
+    if len(points):
+        found = backend.of(points).nearest_points(points, intrinsics, cam_from_world, height, width, near)
+        index = found[0].unflatten(1, (height, width))
+    else:
+        index = torch.full((len(intrinsics), height, width), -1, device=points.device)
+    return _image(features, index), index
+
+
+def _image(features: Float[Tensor, "n c"], index: Int64[Tensor, "v h w"]) -> Float[Tensor, "v c h w"]:
+    """The features that the cells of some views show."""
+    if not len(features):
+        return features.new_zeros(len(index), features.shape[1], *index.shape[1:])
+    learns = features.requires_grad and torch.is_grad_enabled()
+    shown = (reference if learns else backend.of(features)).rows(features, index.flatten())
+    return shown.unflatten(0, index.shape).movedim(3, 1)
+
+
+@checked(source=lambda given: (0, len(given["source_intrinsics"])))
+def splat_cells(
+    features: Float[Tensor, "n c"],
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    source_width: int,
+    source_intrinsics: Float32[Tensor, "s 3 3"],
+    source_cam_from_world: Float32[Tensor, "s 4 4"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    *,
+    near: float = 1e-3,
+) -> tuple[
+    Float[Tensor, "v c {height} {width}"],
+    Int64[Tensor, "v {height} {width}"],
+    Float32[Tensor, "v {height} {width}"],
+]:
+    r"""Give each cell of each view the feature of the nearest centre of a source cell that falls into it.
+
+    The paper's read of cells that are kept as what they are in their source views: nothing is lifted that no view
+    can see.
+
+    Equation:
+        `splat_nearest` of `surfel_points`, to the bit.
+
+    Convention:
+        Cell centres at +0.5 in both grids; see `splat_nearest`. Depth is z.
+
+    Args:
+        features: One feature per element; any float dtype, returned unchanged.
+        plane: Inverse depth at the centre and its slopes, per element; from `lift_planes`.
+        cell: Number of the cell in its source grid, row by row.
+        source: Source view of each element.
+        source_width: Columns of the source grid.
+        source_intrinsics: Pinhole matrices of the source views, in their cells. Zero skew.
+        source_cam_from_world: Rigid transforms of the source views, in world units.
+        intrinsics: Pinhole matrices for a `height` x `width` grid, in cells. Zero skew.
+        cam_from_world: Rigid transforms from world to camera, in world units.
+        height: Rows of the target grid, in cells.
+        width: Columns of the target grid, in cells.
+        near: Least depth that is drawn, in world units.
+
+    Returns:
+        The rendered features and the element that each cell shows, see `splat_nearest`; and the depth of its centre,
+        0 where nothing was drawn.
+
+    Raises:
+        ValueError: If `near`, `height`, `width` or `source_width` is not positive.
+
+    Gradient:
+        Flows to `features` only.
+
+    Cost:
+        O(v * n) time, O(n) memory; runs of elements of one source outside a picture are passed over in one go. No host
+        sync.
+
+    Example:
+        Two cells of one view at depths 1 and 2, seen from their own place in the other order.
+
+        >>> plane = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+        >>> K, pose, swap = torch.eye(3)[None], torch.eye(4)[None], torch.tensor([1, 0])
+        >>> K[:, 0, 2] = 1.0
+        >>> features, source = torch.tensor([[5.0], [7.0]]), torch.zeros(2, dtype=torch.int64)
+        >>> image, index, depth = splat_cells(features, plane, swap, source, 2, K, pose, K, pose, 1, 2)
+        >>> image.flatten().tolist(), index.flatten().tolist(), depth.flatten().tolist()
+        ([7.0, 5.0], [1, 0], [2.0, 1.0])
+    """
+    if min(near, height, width, source_width) <= 0:
+        raise ValueError(
+            f"near, height, width and source_width must be positive, got {near=}, {height=}, {width=}, {source_width=}"
+        )
+    if len(plane):
+        unproject, target = _unprojection(source_intrinsics, source_cam_from_world), (intrinsics, cam_from_world)
+        found = backend.of(plane).nearest_cells(
+            plane, cell, source, source_width, *unproject, *target, height, width, near
+        )
+        index, depth = (value.unflatten(1, (height, width)) for value in found)
+    else:
+        index = torch.full((len(intrinsics), height, width), -1, device=plane.device)
+        depth = plane.new_zeros(index.shape)
+    return _image(features, index), index, depth
+
+
+def _unprojection(
+    intrinsics: Float32[Tensor, "s 3 3"], cam_from_world: Float32[Tensor, "s 4 4"]
+) -> tuple[Float32[Tensor, "s 3 3"], Float32[Tensor, "s 3"]]:
+    """What a ray's [u, v, 1] is multiplied with, and where the rays begin: R^T K^-1 and -R^T t, rounded once."""
+    turn, shift = cam_from_world[:, :3, :3].double().mT, cam_from_world[:, :3, 3:].double()
+    return (turn @ torch.linalg.inv_ex(intrinsics.double())[0]).float(), -(turn @ shift)[..., 0].float()
 
 
 @checked()
@@ -442,9 +544,7 @@ def surfel_points(
     """
     if width < 1:
         raise ValueError(f"width must be positive, got {width}")
-    turn, shift = cam_from_world[:, :3, :3].double().mT, cam_from_world[:, :3, 3:].double()
-    matrix, center = (turn @ torch.linalg.inv_ex(intrinsics.double())[0]).float(), -(turn @ shift)[..., 0].float()
-    return backend.of(plane).surfel_points(plane, cell, source, width, matrix, center)
+    return backend.of(plane).surfel_points(plane, cell, source, width, *_unprojection(intrinsics, cam_from_world))
 
 
 @checked(view=lambda given: (0, given["views"]), other_view=lambda given: (0, given["other_views"]))

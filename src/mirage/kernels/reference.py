@@ -17,15 +17,15 @@ MINIMUM_FIT = 9  # pixels per cell from which a plane is fitted inside the cell
 PAIRS_AT_ONCE = 1 << 19  # elements x views handled in one go
 
 
-def nearest_index(
+def nearest_points(
     points: Float32[Tensor, "n 3"],
     intrinsics: Float32[Tensor, "v 3 3"],
     cam_from_world: Float32[Tensor, "v 4 4"],
     height: int,
     width: int,
     near: float,
-) -> Int64[Tensor, "v {height*width}"]:
-    """See `splat_nearest`."""
+) -> tuple[Int64[Tensor, "v {height*width}"], Float32[Tensor, "v {height*width}"]]:
+    """The nearest point of each cell and its depth: -1 and 0 where there is none. See `splat_nearest`."""
     u, v, z = _image(points, intrinsics, cam_from_world)
     inside = (z > near) & (u >= 0) & (u < width) & (v >= 0) & (v < height)  # before the cast: inf has no int
 
@@ -34,8 +34,31 @@ def nearest_index(
     key = (z.view(torch.int32).long() << 32) | index
     cell = torch.where(inside, v.floor() * width + u.floor(), height * width).long()  # last bin: outside
     best = torch.full((len(intrinsics), height * width + 1), EMPTY, device=points.device)
-    best = best.scatter_reduce(1, cell, key, "amin")[:, :-1]
-    return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF)
+    return nearest_of_keys(best.scatter_reduce(1, cell, key, "amin")[:, :-1])
+
+
+def nearest_of_keys(best: Int64[Tensor, "v m"]) -> tuple[Int64[Tensor, "v m"], Float32[Tensor, "v m"]]:
+    """Index and depth of the least keys, -1 and 0 where there is none. See `splat_nearest`."""
+    depth = (best >> 32).int().view(torch.float32)
+    return torch.where(best == EMPTY, -1, best & 0xFFFF_FFFF), torch.where(best == EMPTY, 0.0, depth)
+
+
+def nearest_cells(
+    plane: Float32[Tensor, "n 3"],
+    cell: Int[Tensor, " n"],
+    source: Int[Tensor, " n"],
+    columns: int,
+    matrix: Float32[Tensor, "s 3 3"],
+    center: Float32[Tensor, "s 3"],
+    intrinsics: Float32[Tensor, "v 3 3"],
+    cam_from_world: Float32[Tensor, "v 4 4"],
+    height: int,
+    width: int,
+    near: float,
+) -> tuple[Int64[Tensor, "v {height*width}"], Float32[Tensor, "v {height*width}"]]:
+    """See `splat_cells`."""
+    points = surfel_points(plane, cell, source, columns, matrix, center)
+    return nearest_points(points, intrinsics, cam_from_world, height, width, near)
 
 
 def rows(features: Float[Tensor, "n c"], index: Int64[Tensor, " m"]) -> Float[Tensor, "m c"]:

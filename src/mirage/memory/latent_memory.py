@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mirage.camera.cameras import Cameras
 from mirage.geometry.lift import lift
-from mirage.kernels import ops
 from mirage.memory.files import load_surfels, save_surfels
 from mirage.memory.memory import (
     FLOATS,
@@ -180,21 +179,7 @@ class LatentMemory(Memory):
             if self.mover is not None:
                 features = self.mover(self.surfels, features, hits, camera)
         else:
-            points = self.surfels.points
-            features, index = ops.splat_nearest(
-                points,
-                self.surfels.features,
-                camera.intrinsics,
-                camera.cam_from_world,
-                height,
-                width,
-                near=self.surfels.near,
-            )
-            depth = torch.zeros(index.shape, device=points.device)
-            if len(points):
-                x, y, z = (axis[index.clamp(min=0)] for axis in points.unbind(1))
-                right, down, ahead, back = camera.cam_from_world[:, 2, :, None, None].unbind(1)
-                depth = torch.where(index >= 0, ((right * x + down * y) + ahead * z) + back, 0.0)
+            features, index, depth = self.surfels.nearest(camera)
             unmoved = torch.zeros_like(index, dtype=torch.bool)  # this read does not know where in a cell it is
         visible = index >= 0
         observed = self.surfels.shows_first(index)

@@ -234,6 +234,14 @@ class Surfels:
         )
         return Hits(index=index, depth=depth, place=place, size=size)
 
+    def nearest(
+        self, cameras: Cameras
+    ) -> tuple[Float[Tensor, "v c h w"], Int64[Tensor, "v h w"], Float32[Tensor, "v h w"]]:
+        """The paper's read: latent, element and depth of the nearest centre in each cell; see `ops.splat_cells`."""
+        elements = (self.features, self.plane, self.cell, self.source, self.grid[1])
+        views = (self.intrinsics, self.cam_from_world, cameras.intrinsics.float(), cameras.cam_from_world.float())
+        return ops.splat_cells(*elements, *views, cameras.height, cameras.width, near=self.near)
+
     def sample(self, hits: Hits) -> Float[Tensor, "v c h w"]:
         """The latents at the hits, zero where there are none."""
         values = ops.gather(
