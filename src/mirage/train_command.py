@@ -10,6 +10,8 @@ OF_NANO = {
     "shards": "shards of eight clips of exact worlds",
     "autoencoder_steps": "steps of the autoencoder",
     "equivariance": "how its latents are moved meanwhile: none, affine (default) or homography",
+    "decoder_steps": "steps of the motion between latents, and of the decoder with it; none if left out",
+    "fine_shards": "shards of 192 x 192 for them (19)",
     "mover_steps": "steps of a mover, which mends what the memory reads; none if left out",
     "motion_steps": "steps of its reads of groups of frames; none if left out",
     "denoiser_steps": "steps of the denoiser",

@@ -14,7 +14,7 @@ from mirage.checkpoint.wan import autoencoder_file, load_autoencoder, published_
 from mirage.geometry.depth import DepthEstimator
 from mirage.geometry.nano import LatentDepth, LatentDepthHead
 from mirage.video.codec import LatentCodec
-from mirage.video.nano import NanoAutoencoder, NanoCodec
+from mirage.video.nano import ENCODING, NanoAutoencoder, NanoCodec
 from mirage.video.taef2 import TinyFlux2, TinyFlux2Codec
 from mirage.video.wan import WanCodec
 
@@ -103,6 +103,8 @@ def model_codec(name: str | Path = "nano", **options: object) -> ModelCodec:
 def fingerprint(module: torch.nn.Module) -> str:
     """What tells the latents of one autoencoder from those of another: a checksum of its weights and statistics.
 
+    Of the embedded one those that encode: another decoder shows the same latents.
+
     Args:
         module: The autoencoder; `codec.autoencoder`, `codec.vae` or `codec.model` of ours.
 
@@ -110,7 +112,10 @@ def fingerprint(module: torch.nn.Module) -> str:
         The same for the same weights, wherever and in whatever order they are.
     """
     total = hashlib.sha256()
+    ours = isinstance(module, NanoAutoencoder)
     for name, weight in sorted(module.state_dict().items()):
+        if ours and name.split(".")[0] not in ENCODING:
+            continue
         total.update(f"{name} {tuple(weight.shape)}".encode())
         total.update(weight.detach().float().cpu().contiguous().numpy())
     config = getattr(module, "config", {})

@@ -53,7 +53,7 @@ def autoencoder_loss(
     some = slice(seed % 2, None, 2)  # half of the pictures at each step
     shown = pictures.flatten(0, 1)[some]
     still = model.decode(jitter(latents.flatten(0, 1)[some])[:, None])[:, 0]
-    loss = _distance(video, clips) + 0.5 * _distance(still, shown)
+    loss = distance(video, clips) + 0.5 * distance(still, shown)
     loss = loss + align * mismatch + 1e-4 * latents.square().mean()
     figures = {"video_db": psnr(video, clips), "image_db": psnr(still, shown), "mismatch": mismatch}
     if equivariance != "none":
@@ -61,12 +61,13 @@ def autoencoder_loss(
         moved = model.decode(warp(alone[some], maps)[:, None])[:, 0]
         target = warp(shown, maps)
         inside = warp(torch.ones_like(target[:, :1]), maps) > 0.999
-        loss = loss + moved_weight * _distance(moved * inside, target * inside)
+        loss = loss + moved_weight * distance(moved * inside, target * inside)
         figures["moved_db"] = psnr(moved * inside, target * inside) + 10 * inside.float().mean().log10()
     return loss, {name: figure.detach() for name, figure in figures.items()}
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute error and four times the squared one."""
     d = a - b
     return d.abs().mean() + 4 * d.square().mean()
 

@@ -64,7 +64,15 @@ def render_clips(
     )
 
 
-def write_shards(folder: Path, shards: int, *, frames: int = 49, first_seed: int = 0, device: str = "cpu") -> None:
+def write_shards(
+    folder: Path,
+    shards: int,
+    *,
+    frames: int = 49,
+    first_seed: int = 0,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    device: str = "cpu",
+) -> None:
     """Render shards that are not there yet; a run that was stopped goes on where it was.
 
     Args:
@@ -72,6 +80,7 @@ def write_shards(folder: Path, shards: int, *, frames: int = 49, first_seed: int
         shards: How many there shall be, of `PER_SHARD` clips each.
         frames: Frames per clip.
         first_seed: Seed of the first clip; the rest follow.
+        sizes: Height and width; the shards take turns.
         device: Where to render.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +88,7 @@ def write_shards(folder: Path, shards: int, *, frames: int = 49, first_seed: int
         path = folder / f"clips-{shard:05}.safetensors"
         if path.exists():
             continue
-        height, width = SIZES[shard % len(SIZES)]
+        height, width = sizes[shard % len(sizes)]
         seeds = [first_seed + shard * PER_SHARD + i for i in range(PER_SHARD)]
         clips = render_clips(seeds, frames, height, width, KINDS, device)
         save_atomic({k: v.contiguous().cpu() for k, v in vars(clips).items()}, path)

@@ -73,7 +73,7 @@ def fit(
     Args:
         name: What is trained; names the files `NAME.safetensors` (averaged weights), `NAME.state.safetensors` and
             `NAME.curve.jsonl` in `folder`; `NAME.begun.json` says with how many threads it goes on.
-        model: Its parameters are trained in place and hold the *averaged* weights on return.
+        model: Its parameters that need a gradient are trained in place and hold the *averaged* weights on return.
         loss: Maps (model, step) to the loss and to figures for the curve.
         schedule: Length, rate and checkpoints.
         folder: Where checkpoints go; made if missing.
@@ -85,7 +85,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     state_path, curve = folder / f"{name}.state.safetensors", folder / f"{name}.curve.jsonl"
     begun = folder / f"{name}.begun.json"
-    params = dict(model.named_parameters())
+    params = {k: p for k, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         params.values(),
         lr=schedule.lr,

@@ -1,6 +1,6 @@
 """`mirage train nano`: the embedded model from nothing, stage by stage, each resumed where it stopped.
 
-clips -> autoencoder -> mover -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
+clips -> autoencoder -> decoder -> mover -> samples -> denoiser -> depth -> pack. The same on a CPU and on a GPU.
 """
 
 import json
@@ -20,7 +20,8 @@ from mirage.geometry.nano import LatentDepthHead
 from mirage.memory import LatentMover
 from mirage.pipeline import MiragePipeline
 from mirage.training.autoencoder import EQUIVARIANCES, autoencoder_loss
-from mirage.training.clips import Crops, read_shard, to_floats, write_shards
+from mirage.training.clips import PER_SHARD, Crops, read_shard, to_floats, write_shards
+from mirage.training.decoder import train_decoder
 from mirage.training.denoiser import SampleShards, chunk_batch, denoiser_loss
 from mirage.training.depth import depth_loss
 from mirage.training.fit import Schedule, fit, generator, mixed
@@ -33,7 +34,7 @@ from mirage.video.nano import NanoAutoencoder, NanoCodec
 from mirage.video.picture import chart
 
 logger = logging.getLogger(__name__)
-STAGES = ("clips", "autoencoder", "mover", "samples", "denoiser", "depth", "pack")
+STAGES = ("clips", "autoencoder", "decoder", "mover", "samples", "denoiser", "depth", "pack")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class NanoRecipe:
     Attributes:
         shards: Shards of eight clips of exact worlds.
         autoencoder_steps: Steps of stage 1, 40 frames and 20 pictures of 64 x 64 each.
+        decoder_steps: Steps of the motion between latents, then of the decoder with it; 0 leaves both as they are.
+        fine_shards: Shards of eight clips of 192 x 192 that they learn from beside the others.
         mover_steps: Steps of the mover of reads, two places each; 0 does without one.
         motion_steps: Steps of its reads of groups of frames, two chunks each; 0 does without them.
         denoiser_steps: Steps of stage 2, eight chunks each.
@@ -59,6 +62,8 @@ class NanoRecipe:
 
     shards: int = 156
     autoencoder_steps: int = 4000
+    decoder_steps: int = 0
+    fine_shards: int = 19
     mover_steps: int = 0
     motion_steps: int = 0
     denoiser_steps: int = 4600
@@ -102,6 +107,7 @@ def train_nano(
     run = {
         "clips": lambda: write_shards(folder / "clips", recipe.shards, device=str(device)),
         "autoencoder": lambda: _autoencoder(folder, recipe, device),
+        "decoder": lambda: _decoder(folder, recipe, device),
         "mover": lambda: _mover(folder, recipe, device),
         "samples": lambda: _samples(folder, recipe),
         "denoiser": lambda: _denoiser(folder, recipe, device),
@@ -142,10 +148,30 @@ def _autoencoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -
     )
 
 
+def _decoder(folder: Path, recipe: NanoRecipe, device: torch.device | str) -> bool:
+    """Also from clips as large as the model is shown."""
+    if not recipe.decoder_steps:
+        return True
+    torch.manual_seed(recipe.seed)
+    model = NanoAutoencoder(motion=True)
+    model.load_state_dict(_weights(folder, "autoencoder"), strict=False)
+    seed, fine = recipe.shards * PER_SHARD, folder / "fine"
+    write_shards(fine, recipe.fine_shards, first_seed=seed, sizes=((192, 192),), device=str(device))
+    shards = [sorted(clips.glob("clips-*.safetensors")) for clips in (folder / "clips", fine)]
+    how = {"seed": recipe.seed, "stop_after": recipe.stop_after, "device": device}
+    return train_decoder(folder, model, shards, steps=recipe.decoder_steps, **how)
+
+
 def trained_codec(folder: Path) -> NanoCodec:
-    """The trained autoencoder, its latents normalised by statistics over the first clips."""
+    """The trained autoencoder, its latents normalised by statistics over the first clips.
+
+    What the stage `decoder` left, if it was run, shows the same latents.
+    """
     weights = _weights(folder, "autoencoder")
-    model = NanoAutoencoder()
+    further = (folder / "decoder.safetensors").exists()
+    if further:
+        weights |= _weights(folder, "decoder")
+    model = NanoAutoencoder(motion=further)
     model.load_state_dict(weights)
     latents = []
     with torch.no_grad():
@@ -154,7 +180,7 @@ def trained_codec(folder: Path) -> NanoCodec:
             latents.append(model.encode(pictures[:, None])[:, 0].transpose(0, 1).flatten(1))
     flat = torch.cat(latents, 1)
     mean, std = flat.mean(1).tolist(), flat.std(1).tolist()
-    model = NanoAutoencoder(latents_mean=mean, latents_std=std)
+    model = NanoAutoencoder(motion=further, latents_mean=mean, latents_std=std)
     model.load_state_dict(weights)
     return NanoCodec(model.eval().to(memory_format=torch.channels_last))
 
@@ -260,11 +286,14 @@ def _curves(folder: Path) -> UInt8[np.ndarray, "h w 3"]:
     """What each stage reached, over its steps, one chart below the other."""
     shown = {
         "autoencoder": ("decibels on windows of training clips", ("video_db", "image_db", "moved_db")),
+        "decoder": ("decibels on windows of training clips", ("video_db", "between_db", "image_db", "moved_db")),
         "denoiser": ("squared error of latents", ("seen", "unseen", "memory")),
         "depth": ("error of log depth", ("with_prior", "in_holes", "alone")),
     }
     charts = []
     for name, (title, keys) in shown.items():
+        if not (folder / f"{name}.curve.jsonl").exists():  # a stage that may be left out
+            continue
         lines = [json.loads(line) for line in (folder / f"{name}.curve.jsonl").read_text().splitlines()]
         last = lines[-1]
         title = f"{name}: {title}, {last['step']} steps"

@@ -7,31 +7,20 @@ and what is generated as video speak the same code: without that, a latent memor
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mirage.video.codec import LatentCodec
+from mirage.video.nano_motion import Block, Fuse, PairFlow
 
-
-class _Block(nn.Module):
-    """Pre-activation residual block without normalisation; starts as the identity."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+# What makes latents, and so what must stay as it is for all that was learned from them; the rest shows them.
+ENCODING = ("encoder", "to_latent", "merge_in", "merge", "merge_out")
 
 
 def _blocks(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*[_Block(width) for _ in range(count)])
+    return nn.Sequential(*[Block(width) for _ in range(count)])
 
 
 class NanoAutoencoder(ModelMixin, ConfigMixin):
@@ -40,7 +29,8 @@ class NanoAutoencoder(ModelMixin, ConfigMixin):
     Frame 0 is its own latent; each later group of four frames is one. Every frame passes the same 2D encoder; a
     zero-initialised merge adds what the other three frames of a group tell to the last frame's code. The decoder
     expands a latent (seeing the one before) to four feature maps, zero-initialised to four copies of the image path,
-    and renders each with the same 2D decoder.
+    and renders each with the same 2D decoder. With `motion`, the three frames between two latent frames are made of
+    that and of the two latent frames, carried along a motion that the latents tell (`nano_motion.py`).
     """
 
     _supports_gradient_checkpointing = False
@@ -51,6 +41,7 @@ class NanoAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: int = 16,
         widths: Sequence[int] = (24, 64, 128),
         blocks: Sequence[int] = (1, 2, 3),
+        motion: bool = False,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
     ):
@@ -87,6 +78,8 @@ class NanoAutoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(half, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        self.flow = PairFlow(latent_channels) if motion else None
+        self.fuse = Fuse() if motion else None
         for layer in (self.merge_out, self.expand_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -108,17 +101,26 @@ class NanoAutoencoder(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Float[Tensor, "b t c h8 w8"]) -> Float[Tensor, "b f 3 h w"]:
         """Frames of raw latents: one for the first, four for each later one."""
+        return self.decode_moving(latents)[0]
+
+    def decode_moving(
+        self, latents: Float[Tensor, "b t c h8 w8"]
+    ) -> tuple[Float[Tensor, "b f 3 h w"], Float[Tensor, "n 3 2 2 h4 w4"] | None]:
+        """The frames, and the motion that they were made with, if any."""
         b, t = latents.shape[:2]
         copies = self.from_latent(_channels_last(latents.flatten(0, 1))).unflatten(0, (b, t))
         features = copies[:, :1]
         if t > 1:
-            pairs = torch.cat([latents[:, :-1], latents[:, 1:]], 2).flatten(0, 1)
-            offsets = self.expand_out(self.expand(self.expand_in(_channels_last(pairs))))
+            pairs = _channels_last(torch.cat([latents[:, :-1], latents[:, 1:]], 2).flatten(0, 1))
+            offsets = self.expand_out(self.expand(self.expand_in(pairs)))
             offsets = offsets.unflatten(1, (4, -1)).unflatten(0, (b, t - 1))
             later = (copies[:, 1:, None] + offsets).flatten(1, 2)
             features = torch.cat([features, later], 1)
-        frames = self.decoder(_channels_last(features.flatten(0, 1)))
-        return frames.unflatten(0, (b, -1))
+        frames = self.decoder(_channels_last(features.flatten(0, 1))).unflatten(0, (b, -1))
+        if t == 1 or self.flow is None:
+            return frames, None
+        flows, trust = self.flow(pairs)
+        return self.fuse(frames, flows, trust), flows
 
 
 def _channels_last(x: Tensor) -> Tensor:
