@@ -183,20 +183,22 @@ def _sum_rows(features, tap, weight, out):
 @jit
 def _sum_halves(features, is_float16, tap, weight, out):
     """As `_sum_rows`, for half precision given as its bits, which are widened here."""
-    bits, shift = np.empty((4, features.shape[1]), np.int32), np.int32(13 if is_float16 else 16)
-    values, mask = bits.view(np.float32), np.int32(0x7FFF if is_float16 else 0xFFFF)
-    rescale = np.float32(2.0**112)
+    mask, shift = np.int32(0x7FFF if is_float16 else 0xFFFF), np.int32(13 if is_float16 else 16)
+    sign, rescale = np.int32(0x8000 if is_float16 else 0), np.float32(2.0**112 if is_float16 else 1.0)
     for i in range(len(tap)):
         if tap[i, 0] < 0:
             out[i] = ZERO
             continue
+        f0, f1, f2, f3 = features[tap[i, 0]], features[tap[i, 1]], features[tap[i, 2]], features[tap[i, 3]]
         w0, w1, w2, w3 = weight[i, 0], weight[i, 1], weight[i, 2], weight[i, 3]
-        for k in range(4):
-            row = features[tap[i, k]]
-            for c in range(len(row)):
-                bits[k, c] = (np.int32(row[c]) & mask) << shift
-            if is_float16:
-                for c in range(len(row)):
-                    values[k, c] *= rescale if row[c] >= 0 else -rescale
         for c in range(out.shape[1]):
-            out[i, c] = ((values[0, c] * w0 + values[1, c] * w1) + values[2, c] * w2) + values[3, c] * w3
+            a0, a1 = _wide(f0[c], mask, shift, sign) * rescale, _wide(f1[c], mask, shift, sign) * rescale
+            a2, a3 = _wide(f2[c], mask, shift, sign) * rescale, _wide(f3[c], mask, shift, sign) * rescale
+            out[i, c] = ((a0 * w0 + a1 * w1) + a2 * w2) + a3 * w3
+
+
+@jit
+def _wide(half, mask, shift, sign):
+    """The float of the bits of one in half precision, up to a factor."""
+    bits = np.int32(half)
+    return np.int32(((bits & mask) << shift) | ((bits & sign) << np.int32(16))).view(np.float32)
