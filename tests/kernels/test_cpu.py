@@ -99,7 +99,7 @@ sizes = st.tuples(st.integers(1, 13), st.integers(1, 21))
 @given(st.integers(0, 999), st.integers(0, 700), st.integers(1, 4), sizes, st.sampled_from([0.0, 1e3, 1e7, 1e30]))
 @example(0, 0, 2, (3, 5), 0.0)
 @example(1, 700, 1, (1, 1), 0.0)
-def test_nearest_index(seed, n, views, size, shift):
+def test_nearest_points(seed, n, views, size, shift):
     generator = torch.Generator().manual_seed(seed)
     points = 2 * torch.randn(n, 3, generator=generator) + torch.tensor([0.0, 0.0, 2.5])
     points = torch.cat([points, points[: n // 3]]) + shift  # equals: the first wins
