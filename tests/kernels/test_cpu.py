@@ -268,3 +268,18 @@ def test_points_of_surfels_are_the_same_and_lie_on_their_rays(generator):
     assert (cam[:, 2] * plane[:, 0] - 1).abs().max() < 1e-4
     image = torch.einsum("nij,nj->ni", k[source], cam / cam[:, 2:])[:, :2]
     assert (image - torch.stack([cell % columns + 0.5, cell // columns + 0.5], 1)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_are_rounded_to_half_precision_as_torch_does(dtype):
+    from mirage.kernels.cpu import _halves
+
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float()
+    between = (every.sort().values[:-1].double() + every.sort().values[1:].double()).float() / 2
+    bits = torch.cat([every, between]).view(torch.int32)
+    values = torch.cat([bits - 1, bits, bits + 1]).view(torch.float32)[:, None]
+    rounded = torch.empty_like(values, dtype=dtype)
+    _halves(values.numpy(), values.view(torch.int32).numpy(), dtype == torch.float16, rounded.view(torch.int16).numpy())
+    known = ~values.isnan()
+    assert torch.equal(rounded[known].view(torch.int16), values[known].to(dtype).view(torch.int16))
+    assert bool(rounded[~known].isnan().all())

@@ -84,6 +84,8 @@ def parts(count: int, multiple: int = 1) -> list[slice]:
 def array(tensor: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
     """Give the numbers of a tensor to numba, without a copy where they are contiguous and of the dtype.
 
+    Not by torch: its threads would go on waiting for work, and take time from those of `each`.
+
     Args:
         tensor: On the CPU.
         dtype: What numba shall see; that of the tensor if None.
@@ -95,4 +97,5 @@ def array(tensor: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
         >>> array(torch.tensor([[1, 2, 3]]), torch.int32).dtype
         dtype('int32')
     """
-    return tensor.detach().to(dtype or tensor.dtype).contiguous().numpy()
+    wanted = torch.empty(0, dtype=dtype or tensor.dtype).numpy().dtype
+    return np.ascontiguousarray(tensor.detach().numpy(), wanted)

@@ -123,20 +123,22 @@ def gather_rows(
     rows = array(features.view(torch.int16) if half else features)
     elements = (array(plane), array(cell, torch.int32), array(source, torch.int32), array(lookup, torch.int32))
     chosen_, hit_, ranges = array(chosen), array(hit), parts(len(chosen))
-    out = torch.empty(len(chosen), features.shape[1])
-    out_ = out.numpy()
+    out = torch.empty(len(chosen), features.shape[1], dtype=features.dtype)
+    out_ = out.view(torch.int16).numpy() if half else out.numpy()
 
     def part(number: int) -> None:
         some = ranges[number]
         tap, weight = np.empty((len(chosen_[some]), 4), np.int32), np.empty((len(chosen_[some]), 4), np.float32)
         _taps(*elements, chosen_[some], hit_[some], np.float32(tolerance), tap, weight)
         if half:
-            _sum_halves(rows, features.dtype == torch.float16, tap, weight, out_[some])
+            sums = np.empty((len(tap), features.shape[1]), np.float32)
+            _sum_halves(rows, features.dtype == torch.float16, tap, weight, sums)
+            _halves(sums, sums.view(np.int32), features.dtype == torch.float16, out_[some])
         else:
             _sum_rows(rows, tap, weight, out_[some])
 
     each(len(ranges), len(chosen) * features.shape[1] // 8, part)
-    return out.to(features.dtype)
+    return out
 
 
 @jit
@@ -202,3 +204,23 @@ def _wide(half, mask, shift, sign):
     """The float of the bits of one in half precision, up to a factor."""
     bits = np.int32(half)
     return np.int32(((bits & mask) << shift) | ((bits & sign) << np.int32(16))).view(np.float32)
+
+
+@jit
+def _halves(values, words, is_float16, out):
+    """Round to half precision, to the nearest and of two to the even one, as torch does; `words` are the bits."""
+    one, infinite = np.int32(1), np.int32(0x7F80_0000)
+    shift, half = (np.int32(13), np.int32(0xFFF)) if is_float16 else (np.int32(16), np.int32(0x7FFF))
+    least, most = (np.int32(0x3880_0000), np.int32(0x4780_0000)) if is_float16 else (np.int32(0), infinite)
+    bias, top = (np.int32(0x1C000), np.int32(0x7C00)) if is_float16 else (np.int32(0), np.int32(0x7F80))
+    for i in range(len(values)):
+        for c in range(values.shape[1]):
+            word = words[i, c]
+            size, sign = word & np.int32(0x7FFF_FFFF), (word >> np.int32(16)) & np.int32(0x8000)
+            # Below 2^-14 the last place of a float16 is that of one half.
+            small = np.float32(abs(values[i, c]) + HALF).view(np.int32) - np.int32(0x3F00_0000)
+            bits = ((size + half + ((size >> shift) & one)) >> shift) - bias
+            bits = small if size < least else bits
+            bits = top if size >= most else bits
+            bits = np.int32(0x7FC0) if size > infinite else bits
+            out[i, c] = np.int16(bits | sign)

@@ -68,8 +68,8 @@ def surfel_hits(
     runs = np.concatenate([some for some, _ in found])
     bounds = np.concatenate([some for _, some in found], 1)
     shape = (len(intrinsics), height, width)
-    index, depth, size = torch.full(shape, -1), torch.zeros(shape), torch.zeros(shape)
-    place = torch.zeros(*shape, 2)
+    zeros = lambda *more: torch.from_numpy(np.zeros((*shape, *more), np.float32))
+    index, depth, size, place = torch.from_numpy(np.full(shape, -1)), zeros(), zeros(), zeros(2)
     limits = (np.float32(near), np.float32(1 + tolerance), np.float32(1 + tolerance / 4))
     index_, depth_, place_, size_ = (x.view(len(x), -1).numpy() for x in (index, depth, place, size))
 

@@ -184,7 +184,7 @@ def _unprojection(
 ) -> tuple[Float32[Tensor, "s 3 3"], Float32[Tensor, "s 3"]]:
     """What a ray's [u, v, 1] is multiplied with, and where the rays begin: R^T K^-1 and -R^T t, rounded once."""
     turn, shift = cam_from_world[:, :3, :3].double().mT, cam_from_world[:, :3, 3:].double()
-    return (turn @ torch.linalg.inv_ex(intrinsics.double())[0]).float(), -(turn @ shift)[..., 0].float()
+    return (turn @ reference._inverse(intrinsics.double())).float(), -(turn @ shift)[..., 0].float()
 
 
 @checked()

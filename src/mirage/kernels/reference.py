@@ -312,7 +312,7 @@ def _product(a: Float64[Tensor, "*b 3 3"], b: Float64[Tensor, "*c 3 k"]) -> Floa
 
 
 def _inverse(m: Float64[Tensor, "s 3 3"]) -> Float64[Tensor, "s 3 3"]:
-    """Inverse by cofactors."""
+    """Inverse by cofactors: LAPACK would differ by device, and its threads go on waiting for 10 ms after a call."""
     cofactor = lambda i, j: (
         m[:, (i + 1) % 3, (j + 1) % 3] * m[:, (i + 2) % 3, (j + 2) % 3]
         - m[:, (i + 1) % 3, (j + 2) % 3] * m[:, (i + 2) % 3, (j + 1) % 3]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Int64
 from torch import Tensor
@@ -101,9 +102,12 @@ class Surfels:
 
         Four bytes for every cell of every source view: who keeps the elements asks a passing copy of them for it.
         """
-        table = torch.full(
-            (len(self.name), self.grid[0] * self.grid[1]), -1, dtype=torch.int32, device=self.cell.device
-        )
+        size = len(self.name), self.grid[0] * self.grid[1]
+        if self.cell.is_cpu:  # not by torch, whose threads would go on waiting and take time from the kernels'
+            table = np.full(size, -1, np.int32)
+            table[self.source.numpy(), self.cell.numpy()] = np.arange(len(self), dtype=np.int32)
+            return torch.from_numpy(table).view(-1, *self.grid)
+        table = torch.full(size, -1, dtype=torch.int32, device=self.cell.device)
         element = torch.arange(len(self), dtype=torch.int32, device=self.cell.device)
         place = self.source.long() * table.shape[1] + self.cell
         return table.view(-1).scatter_(0, place, element).view(-1, *self.grid)
@@ -213,14 +217,21 @@ class Surfels:
         """The same with the world's origin elsewhere: near the origin, positions in float32 are exact enough."""
         return replace(self, cam_from_world=moved(self.cam_from_world, origin))
 
+    @property
+    def rank(self) -> Int8[Tensor, " n"]:
+        """Of several elements of one surface the least is shown: 0 in the first view, 2 later; 1 more at edges."""
+        later = 2 * (self.name != 0).to(torch.int8)
+        if self.cell.is_cpu:  # see `lookup`
+            return torch.from_numpy(later.numpy()[self.source.numpy()] + self.edge.numpy())
+        return later[self.source] + self.edge
+
     def render(self, cameras: Cameras) -> Hits:
         """The best element for each cell of each view; `cameras` are on the cell grid of the target."""
-        rank = 2 * (~self.observed).to(torch.int8) + self.edge
         index, depth, place, size = ops.splat_surfels(
             self.plane,
             self.cell,
             self.reach,
-            rank,
+            self.rank,
             self.source,
             self.name,
             self.grid,

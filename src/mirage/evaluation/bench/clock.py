@@ -39,9 +39,12 @@ class Times:
 def interleaved(contenders: dict[str, Contender], *, rounds: int, seconds: float) -> dict[str, Times]:
     """Time contenders in turn, so that a busy minute of the machine meets all of them.
 
+    In its turn each is called twice and the second call counts: torch's threads go on waiting for some 10 ms after an
+    operation, and whoever came next would pay for them.
+
     Args:
         contenders: What to time.
-        rounds: Calls of each, after one cold and one warm call.
+        rounds: Turns of each, after one cold and one warm call.
         seconds: Stop after the round in which so many seconds have passed, but not before the third.
 
     Returns:
@@ -62,6 +65,7 @@ def interleaved(contenders: dict[str, Contender], *, rounds: int, seconds: float
             break
         names = list(contenders)
         for name in names[done % len(names) :] + names[: done % len(names)]:
+            contenders[name]()()
             taken[name].append(timed(contenders[name]()))
     return {name: Times(cold=cold[name], rounds=taken[name]) for name in contenders}
 

@@ -189,8 +189,9 @@ def _table_of_reads(title: str, rows: list[list[Cell]], wrong: list[str], machin
         columns=[*columns, "limit, ms"],
         rows=rows,
         note=(
-            f"Medians of {rounds} rounds in turn; ratios are medians of the rounds' ratios. Cold is the first call, "
-            f"compilation included. *All cells* holds every cell of every view, *merged* what its own rule keeps. Who "
+            f"Medians of {rounds} rounds in turn, in each the second of two calls; ratios are medians of the rounds' "
+            f"ratios. Cold is the first call, compilation included. "
+            "*All cells* holds every cell of every view, *merged* what its own rule keeps. Who "
             "explores walks down a hall and looks about; who stays paces about one place of it, so that nearly all "
             "elements are in view: (a) sorts those that are. *In view*: share of the elements, mean of the views. The "
             "limit is what arithmetic, memory traffic and z-buffer look-ups must take on this machine, all "
