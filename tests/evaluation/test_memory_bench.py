@@ -161,7 +161,7 @@ def test_times_are_compared_round_by_round():
     contenders = {name: lambda name=name: lambda: calls.append(name) for name in "ab"}
     times = interleaved(contenders, rounds=4, seconds=60.0)
     assert [len(t.rounds) for t in times.values()] == [4, 4]
-    assert "".join(calls) == "ab" + "ab" + "ab" + "ba" + "ab" + "ba"  # cold, warm, then in turn
+    assert "".join(calls) == "ab" + "ab" + "aabb" + "bbaa" + "aabb" + "bbaa"  # cold, warm, then in turn
 
 
 def test_the_limit_is_between_the_worst_and_the_sum():

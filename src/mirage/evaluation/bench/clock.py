@@ -91,7 +91,7 @@ class Machine:
     @classmethod
     def measure(cls, *, size: int = 1 << 26) -> "Machine":
         """Measure it; a second or two at the default size (floats in the copy)."""
-        best = lambda run: min(timed(run) for _ in range(5))
+        best = lambda run: min(timed(run) for _ in range(15))
         source, target = torch.ones(size), torch.ones(size)
         copied = best(lambda: target.copy_(source))
         side = min(2048, int(size**0.5))
